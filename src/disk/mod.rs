@@ -1,0 +1,1 @@
+//! Every durable file write.

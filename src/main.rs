@@ -1,0 +1,3 @@
+//! The `statekeep` command.
+
+fn main() {}
