@@ -11,3 +11,7 @@ pub mod context;
 pub mod disk;
 
 pub mod store;
+
+pub mod codec;
+
+pub mod format;

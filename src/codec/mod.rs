@@ -1,0 +1,5 @@
+//! Reversible transformations of bytes: compression with bases, authenticated encryption.
+//!
+//! They know nothing of objects, packs or repositories.
+
+pub mod cipher;

@@ -1,0 +1,9 @@
+//! Bytes to structs and back, without any input or output. `docs/format.md` is the normative text.
+//!
+//! Invariant I5: what a released version of these decoders accepts, every later version accepts.
+//! Every decoder bounds its memory by the length of its input.
+
+pub mod container;
+pub mod manifest;
+pub mod tree;
+pub mod wire;
