@@ -10,8 +10,8 @@ pub mod context;
 
 pub mod disk;
 
-pub mod store;
-
+pub mod chunker;
 pub mod codec;
+pub mod store;
 
 pub mod format;

@@ -3,3 +3,4 @@
 //! They know nothing of objects, packs or repositories.
 
 pub mod cipher;
+pub mod zstd;

@@ -4,6 +4,8 @@
 //! Every decoder bounds its memory by the length of its input.
 
 pub mod container;
+pub mod list;
 pub mod manifest;
+pub mod pack;
 pub mod tree;
 pub mod wire;

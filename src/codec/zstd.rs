@@ -1,0 +1,201 @@
+//! Zstandard with and without a prefix, in contexts that are kept and reused.
+//!
+//! Parameters are set one by one, never by level alone: the default hash table of level 1 does not
+//! cover a prefix, and a delta then costs eighty times as much (`docs/decisions/`). Output may
+//! differ between versions of the library; only what it decodes to is format.
+#![allow(unsafe_code, reason = "zstd ties a prefix to the life of the context")]
+
+use zstd_safe::CCtx;
+use zstd_safe::CParameter;
+use zstd_safe::DCtx;
+use zstd_safe::DParameter;
+
+/// The largest window a frame may ask for when it is decoded: prefix and plain bytes at most.
+const WINDOW_LOG_MAX: u32 = 27;
+
+/// The bytes are not a frame that decodes to the length expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it does not decompress")]
+pub struct Undecodable;
+
+/// Compresses. One per thread.
+pub struct Encoder {
+    whole: CCtx<'static>,
+    delta: CCtx<'static>,
+    out: Vec<u8>,
+}
+
+impl Encoder {
+    /// Returns an encoder; `level` is for chunks without bases.
+    pub fn new(level: i32) -> Encoder {
+        let mut whole = CCtx::create();
+        set(&mut whole, CParameter::CompressionLevel(level));
+        set(&mut whole, CParameter::ContentSizeFlag(false));
+        let mut delta = CCtx::create();
+        set(&mut delta, CParameter::CompressionLevel(1));
+        set(&mut delta, CParameter::ContentSizeFlag(false));
+        Encoder {
+            whole,
+            delta,
+            out: Vec::new(),
+        }
+    }
+
+    /// Compresses on its own.
+    pub fn whole(&mut self, plain: &[u8]) -> &[u8] {
+        self.out.clear();
+        self.out.reserve(zstd_safe::compress_bound(plain.len()));
+        self.whole
+            .compress2(&mut self.out, plain)
+            .expect("invariant: the buffer has the bound");
+        &self.out
+    }
+
+    /// Compresses with `prefix` as what came before.
+    pub fn delta(&mut self, plain: &[u8], prefix: &[u8]) -> &[u8] {
+        let both_log = (plain.len() + prefix.len())
+            .max(1024)
+            .next_power_of_two()
+            .ilog2();
+        set(&mut self.delta, CParameter::WindowLog(both_log));
+        set(
+            &mut self.delta,
+            CParameter::HashLog(both_log.saturating_sub(2).clamp(12, 22)),
+        );
+        self.out.clear();
+        self.out.reserve(zstd_safe::compress_bound(plain.len()));
+        // Safety: zstd refers to a prefix for one frame only, and that frame ends in the statement
+        // after the next, while `prefix` is still borrowed.
+        let prefix: &'static [u8] = unsafe { std::mem::transmute(prefix) };
+        self.delta
+            .ref_prefix(prefix)
+            .expect("invariant: no frame is under way");
+        self.delta
+            .compress2(&mut self.out, plain)
+            .expect("invariant: the buffer has the bound");
+        &self.out
+    }
+}
+
+fn set(context: &mut CCtx<'static>, parameter: CParameter) {
+    context
+        .set_parameter(parameter)
+        .expect("invariant: the parameter is in range");
+}
+
+/// Decompresses. One per thread.
+pub struct Decoder {
+    context: DCtx<'static>,
+}
+
+impl Decoder {
+    /// Returns a decoder.
+    pub fn new() -> Decoder {
+        let mut context = DCtx::create();
+        let window = DParameter::WindowLogMax(WINDOW_LOG_MAX);
+        context
+            .set_parameter(window)
+            .expect("invariant: the parameter is in range");
+        Decoder { context }
+    }
+
+    /// Replaces `out` by the plain bytes, which must be exactly `plain_bytes` long. Never writes
+    /// more than that, whatever the frame says.
+    pub fn decode(
+        &mut self,
+        encoded: &[u8],
+        prefix: &[u8],
+        plain_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Undecodable> {
+        out.clear();
+        out.try_reserve_exact(plain_bytes)
+            .map_err(|_| Undecodable)?;
+        // Safety: as in `Encoder::delta`; the frame ends, one way or the other, in the next
+        // statement, and a failed one is forgotten by the reset.
+        let prefix: &'static [u8] = unsafe { std::mem::transmute(prefix) };
+        self.context.ref_prefix(prefix).map_err(|_| Undecodable)?;
+        let done = self.context.decompress(out, encoded);
+        if done.is_err() {
+            let session = zstd_safe::ResetDirective::SessionOnly;
+            self.context.reset(session).map_err(|_| Undecodable)?;
+        }
+        match done {
+            Ok(len) if len == plain_bytes && out.len() == plain_bytes => Ok(()),
+            _ => Err(Undecodable),
+        }
+    }
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, mut seed: u64) -> Vec<u8> {
+        let mut next = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as u8
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn a_delta_of_scattered_changes_is_small_and_decodes() {
+        let (mut encoder, mut decoder) = (Encoder::new(3), Decoder::new());
+        let base = noise(256 * 1024, 1);
+        let mut plain = base.clone();
+        (0..20).for_each(|i| plain[i * 13_000] ^= 0xff);
+
+        let encoded = encoder.delta(&plain, &base).to_vec();
+
+        assert!(encoded.len() < 600, "{}", encoded.len());
+        let mut out = Vec::new();
+        decoder
+            .decode(&encoded, &base, plain.len(), &mut out)
+            .unwrap();
+        assert_eq!(out, plain);
+        assert_eq!(
+            decoder.decode(&encoded, &[], plain.len(), &mut out),
+            Err(Undecodable)
+        );
+        decoder
+            .decode(&encoded, &base, plain.len(), &mut out)
+            .unwrap();
+        assert_eq!(out, plain);
+    }
+
+    #[test]
+    fn a_bomb_is_refused_without_the_memory_it_asks_for() {
+        let bomb = Encoder::new(3).whole(&vec![0; 8 << 20]).to_vec();
+        let mut out = Vec::new();
+
+        assert_eq!(
+            Decoder::new().decode(&bomb, &[], 1000, &mut out),
+            Err(Undecodable)
+        );
+        assert!(out.capacity() < 4096);
+    }
+
+    #[test]
+    fn empty_and_tiny_inputs_round_trip() {
+        let (mut encoder, mut decoder) = (Encoder::new(3), Decoder::new());
+        for plain in [&b""[..], b"a", b"ab"] {
+            for prefix in [&b""[..], b"x", b"ab"] {
+                let encoded = encoder.delta(plain, prefix).to_vec();
+                let mut out = Vec::new();
+                decoder
+                    .decode(&encoded, prefix, plain.len(), &mut out)
+                    .unwrap();
+                assert_eq!(out, plain);
+            }
+        }
+    }
+}
