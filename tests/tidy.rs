@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Crates and constructs, each with the only place that may use it.
 const OWNED: &[(&str, &str)] = &[
+    ("argon2::", "format/key.rs"),
     ("async fn", "server"),
     ("axum::", "server"),
     ("clap::", "cli"),

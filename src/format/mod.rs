@@ -3,7 +3,9 @@
 //! Invariant I5: what a released version of these decoders accepts, every later version accepts.
 //! Every decoder bounds its memory by the length of its input.
 
+pub mod config;
 pub mod container;
+pub mod key;
 pub mod list;
 pub mod manifest;
 pub mod pack;

@@ -5,6 +5,8 @@
 //! Invariant: entries of a tree ascend strictly by `path_order`, and every path is plain (no empty
 //! component, no `.` or `..`); `decode` refuses anything else, so readers need not look again.
 
+mod row;
+
 use crate::format::list::Stream;
 use crate::format::wire;
 use crate::format::wire::Decoded;
@@ -152,6 +154,19 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+impl Entry {
+    /// Returns the class of a file that lies in a bundle.
+    pub fn class(&self) -> Option<Class> {
+        match &self.kind {
+            Kind::File {
+                content: Content::Bundled(class),
+                ..
+            } => Some(*class),
+            _ => None,
+        }
+    }
+}
+
 /// A chunk with the contents of several small files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bundle {
@@ -213,7 +228,7 @@ impl Inner {
         wire::put_varint(&mut out, self.children.len() as u64);
         let mut before: &[u8] = &[];
         for (path, id) in &self.children {
-            put_path(&mut out, before, path);
+            row::put_path(&mut out, before, path);
             out.extend_from_slice(id.as_bytes());
             before = path;
         }
@@ -226,7 +241,7 @@ fn decode_inner(level: u8, mut reader: Reader<'_>) -> Decoded<Inner> {
     let mut children: Vec<(Vec<u8>, ChunkId)> = Vec::with_capacity(count);
     let mut path_bytes = 0;
     for _ in 0..count {
-        let path = take_path(
+        let path = row::take_path(
             &mut reader,
             children.last().map(|(path, _)| path.as_slice()),
         )?;
@@ -261,8 +276,8 @@ impl Leaf {
                 attributes.push(&entry.attributes);
                 attributes.len() - 1
             });
-            put_path(&mut rows, before, &entry.path);
-            put_kind(&mut rows, &entry.kind);
+            row::put_path(&mut rows, before, &entry.path);
+            row::put_kind(&mut rows, &entry.kind);
             wire::put_varint(&mut rows, number as u64);
             let seconds = entry.modified.seconds.wrapping_sub(base);
             wire::put_varint(&mut rows, wire::zigzag(seconds));
@@ -271,7 +286,7 @@ impl Leaf {
         }
         let mut out = vec![VERSION, 0];
         wire::put_varint(&mut out, wire::zigzag(base));
-        put_attributes(&mut out, &attributes);
+        row::put_attributes(&mut out, &attributes);
         wire::put_varint(&mut out, self.bundles.len() as u64);
         for bundle in &self.bundles {
             let class = u64::from(bundle.class == Class::Secret);
@@ -284,46 +299,9 @@ impl Leaf {
     }
 }
 
-fn put_attributes(out: &mut Vec<u8>, attributes: &[&Arc<Attributes>]) {
-    wire::put_varint(out, attributes.len() as u64);
-    for one in attributes {
-        wire::put_varint(out, u64::from(one.mode));
-        wire::put_varint(out, u64::from(one.uid));
-        wire::put_varint(out, u64::from(one.gid));
-        wire::put_varint(out, one.xattrs.len() as u64);
-        for (name, value) in &one.xattrs {
-            wire::put_bytes(out, name);
-            wire::put_bytes(out, value);
-        }
-    }
-}
-
-fn take_attributes(reader: &mut Reader<'_>) -> Decoded<Vec<Arc<Attributes>>> {
-    let count = reader.count(4)?;
-    let mut attributes = Vec::with_capacity(count);
-    for _ in 0..count {
-        let mode = reader.varint_u32()?;
-        if mode > 0o7777 {
-            return Err(Malformed::Bytes("a mode has bits beyond permissions"));
-        }
-        let (uid, gid) = (reader.varint_u32()?, reader.varint_u32()?);
-        let mut xattrs = Vec::with_capacity(reader.clone().count(2)?);
-        for _ in 0..reader.count(2)? {
-            xattrs.push((reader.bytes()?.to_vec(), reader.bytes()?.to_vec()));
-        }
-        attributes.push(Arc::new(Attributes {
-            mode,
-            uid,
-            gid,
-            xattrs,
-        }));
-    }
-    Ok(attributes)
-}
-
 fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
     let base = wire::unzigzag(reader.varint()?);
-    let attributes = take_attributes(&mut reader)?;
+    let attributes = row::take_attributes(&mut reader)?;
     let mut leaf = Leaf::default();
     for _ in 0..reader.count(1 + ChunkId::LEN)? {
         let number = reader.varint()?;
@@ -345,8 +323,8 @@ fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
     leaf.entries.reserve(count);
     for _ in 0..count {
         let before = leaf.entries.last().map(|entry| entry.path.as_slice());
-        let path = take_path(&mut reader, before)?;
-        let kind = take_kind(&mut reader)?;
+        let path = row::take_path(&mut reader, before)?;
+        let kind = row::take_kind(&mut reader)?;
         let number = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
         let attributes = attributes.get(number);
         let attributes = attributes.ok_or(Malformed::Bytes("an entry's attributes are missing"))?;
@@ -376,115 +354,17 @@ fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
 /// Every bundled file lies in a bundle, and no bundle claims more than there are.
 fn check_bundles(leaf: &Leaf) -> Decoded<()> {
     for class in [Class::Ordinary, Class::Secret] {
-        let of_class = |entry: &&Entry| matches!(&entry.kind, Kind::File { content: Content::Bundled(c), .. } if *c == class);
-        let files = leaf.entries.iter().filter(of_class).count() as u64;
+        let files = leaf
+            .entries
+            .iter()
+            .filter(|entry| entry.class() == Some(class))
+            .count() as u64;
         let bundles = leaf.bundles.iter().filter(|bundle| bundle.class == class);
         if bundles.map(|bundle| u64::from(bundle.files)).sum::<u64>() != files {
             return Err(Malformed::Bytes("bundles and files of a leaf do not agree"));
         }
     }
     Ok(())
-}
-
-fn put_path(out: &mut Vec<u8>, before: &[u8], path: &[u8]) {
-    let shared = before.iter().zip(path).take_while(|(a, b)| a == b).count();
-    wire::put_varint(out, shared as u64);
-    wire::put_bytes(out, &path[shared..]);
-}
-
-fn take_path(reader: &mut Reader<'_>, before: Option<&[u8]>) -> Decoded<Vec<u8>> {
-    let shared = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-    let prefix = before.unwrap_or(&[]).get(..shared);
-    let prefix = prefix.ok_or(Malformed::Bytes("a path shares more than there is"))?;
-    let path = [prefix, reader.bytes()?].concat();
-    if !is_plain_path(&path) {
-        return Err(Malformed::Bytes("a path is not plain"));
-    }
-    if before.is_some_and(|before| path_order(before, &path) != Ordering::Less) {
-        return Err(Malformed::Bytes("paths are not in order"));
-    }
-    Ok(path)
-}
-
-fn put_kind(out: &mut Vec<u8>, kind: &Kind) {
-    match kind {
-        Kind::Directory => out.push(0),
-        Kind::File {
-            size_bytes,
-            content,
-        } => {
-            out.push(match content {
-                Content::Bundled(Class::Ordinary) => 1,
-                Content::Bundled(Class::Secret) => 2,
-                Content::Stream(_) => 3,
-            });
-            wire::put_varint(out, *size_bytes);
-            if let Content::Stream(stream) = content {
-                stream.put(out);
-            }
-        }
-        Kind::Symlink { target } => {
-            out.push(4);
-            wire::put_bytes(out, target);
-        }
-        Kind::HardLink { path } => {
-            out.push(5);
-            wire::put_bytes(out, path);
-        }
-        Kind::Fifo => out.push(6),
-        Kind::Socket => out.push(7),
-        Kind::CharDevice { major, minor } => put_device(out, 8, *major, *minor),
-        Kind::BlockDevice { major, minor } => put_device(out, 9, *major, *minor),
-    }
-}
-
-fn put_device(out: &mut Vec<u8>, tag: u8, major: u32, minor: u32) {
-    out.push(tag);
-    wire::put_varint(out, u64::from(major));
-    wire::put_varint(out, u64::from(minor));
-}
-
-fn take_kind(reader: &mut Reader<'_>) -> Decoded<Kind> {
-    let bundled = |size_bytes: u64, class| match size_bytes <= SMALL_FILE_BYTES_MAX {
-        true => Ok(Kind::File {
-            size_bytes,
-            content: Content::Bundled(class),
-        }),
-        false => Err(Malformed::Bytes("a file in a bundle is too long")),
-    };
-    Ok(match reader.byte()? {
-        0 => Kind::Directory,
-        1 => bundled(reader.varint()?, Class::Ordinary)?,
-        2 => bundled(reader.varint()?, Class::Secret)?,
-        3 => {
-            let size_bytes = reader.varint()?;
-            Kind::File {
-                size_bytes,
-                content: Content::Stream(Stream::take(reader)?),
-            }
-        }
-        4 => Kind::Symlink {
-            target: reader.bytes()?.to_vec(),
-        },
-        5 => {
-            let path = reader.bytes()?.to_vec();
-            if path.is_empty() || !is_plain_path(&path) {
-                return Err(Malformed::Bytes("a path is not plain"));
-            }
-            Kind::HardLink { path }
-        }
-        6 => Kind::Fifo,
-        7 => Kind::Socket,
-        8 => Kind::CharDevice {
-            major: reader.varint_u32()?,
-            minor: reader.varint_u32()?,
-        },
-        9 => Kind::BlockDevice {
-            major: reader.varint_u32()?,
-            minor: reader.varint_u32()?,
-        },
-        other => return Err(Malformed::Unknown("kind of entry", u64::from(other))),
-    })
 }
 
 #[cfg(test)]
