@@ -2,7 +2,19 @@
 //!
 //! Invariant I1: an object is written once; `put_new` is the only write and never replaces.
 //! Invariant I6: when `put_new` says `Created`, the object survives power loss from that instant.
-//! What the bytes mean is none of a store's business. `contract.rs` is what every store must pass.
+//! What the bytes mean is none of a store's business. `tests/contract.rs` tells what it must do.
+
+mod dir;
+mod faulty;
+mod memory;
+
+pub use dir::DirStore;
+pub use faulty::FaultyStore;
+pub use faulty::Method;
+pub use faulty::Repeat;
+pub use faulty::StoreFault;
+pub use faulty::When;
+pub use memory::MemoryStore;
 
 use crate::error::Result;
 use std::fmt;
