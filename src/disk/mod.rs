@@ -158,18 +158,17 @@ pub fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
     };
-    if !disk.exists(parent)? {
+    if parent != Path::new(".") {
         create_dirs(disk, parent)?;
     }
-    let created = disk.create_dir(dir)?;
-    // Order: also when it exists, for another process may have made it just now. If it does and
-    // the parent may not be read, it is an administrator's work of long ago.
+    let created = match disk.exists(dir)? {
+        true => Published::Taken,
+        false => disk.create_dir(dir)?,
+    };
+    // Order: also when it exists, all the way up, for another process may have made it just now
+    // and died. If so, the parent can be synced; a parent that cannot is older than both.
     match disk.sync_dir(parent) {
-        Err(Error::Io { source, .. })
-            if created == Published::Taken && source.kind() == io::ErrorKind::PermissionDenied =>
-        {
-            Ok(())
-        }
+        Err(error) if created == Published::Taken && cannot_change(&error) => Ok(()),
         synced => synced,
     }
 }
@@ -187,6 +186,20 @@ pub fn remove_stale_temps(disk: &dyn Disk, dir: &Path, before: Timestamp) -> Res
         }
     }
     Ok(removed)
+}
+
+/// Returns true for the ways in which directories that we cannot write to refuse a sync: no right
+/// to read them, a read-only file system, or one without syncs (autofs, squashfs).
+fn cannot_change(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::InvalidInput
+        ),
+        _ => false,
+    }
 }
 
 fn is_temp(name: &OsStr) -> bool {

@@ -32,9 +32,11 @@ impl DirStore {
     /// Makes the directories, durably, where they are not there yet. Whose repository it becomes
     /// is decided by who creates the `config` object.
     pub fn create(disk: Arc<dyn Disk>, path: &Path) -> Result<DirStore> {
-        for folder in Folder::ALL {
-            create_dirs(&*disk, &path.join(folder.name()))?;
+        create_dirs(&*disk, path)?;
+        for folder in Folder::ALL.into_iter().filter(|&f| f != Folder::Top) {
+            disk.create_dir(&path.join(folder.name()))?;
         }
+        disk.sync_dir(path)?;
         // A link and its target must be one place to whoever compares locations.
         let root = disk.canonical(path)?;
         Ok(DirStore { disk, root })
