@@ -15,3 +15,5 @@ pub mod codec;
 pub mod store;
 
 pub mod format;
+
+pub mod repo;

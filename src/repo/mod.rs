@@ -1,0 +1,3 @@
+//! The repository: what its objects mean together.
+
+pub mod index;
