@@ -56,6 +56,25 @@ fn creating_a_repository_survives_power_loss_at_every_operation() {
 }
 
 #[test]
+fn created_directories_are_durable_or_the_creation_fails() {
+    let create = |disk: &SimulatedDisk| DirStore::create(Arc::new(disk.clone()), Path::new(REPO));
+    let disk = SimulatedDisk::new();
+
+    create(&disk).unwrap();
+
+    for folder in Folder::ALL {
+        let dir = Path::new(REPO).join(folder.name());
+        assert!(disk.crash(Loss::Everything).exists(&dir).unwrap());
+    }
+    for at in 0..disk.mutations() {
+        let failing = SimulatedDisk::new();
+        failing.fail_at(at, Fault::Io);
+        assert!(create(&failing).is_err(), "at {at}");
+        assert!(create(&failing).is_ok(), "at {at}");
+    }
+}
+
+#[test]
 fn creating_a_repository_with_a_sync_left_out_is_found_out() {
     assert!(!create_violations(&SimulatedDisk::new().without_file_sync()).is_empty());
     assert!(!create_violations(&SimulatedDisk::new().without_dir_sync()).is_empty());

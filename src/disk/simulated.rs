@@ -365,3 +365,69 @@ impl Disk for SimulatedDisk {
         Ok(state.uniques)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const PATH: &str = "/file";
+
+    /// A file whose first half is durable and whose name is.
+    fn half_synced() -> (SimulatedDisk, Box<dyn NewFile>) {
+        let disk = SimulatedDisk::new();
+        let mut file = disk.create(Path::new(PATH)).expect("create");
+        file.write(b"1234").expect("write");
+        file.sync().expect("sync");
+        disk.sync_dir(Path::new("/")).expect("sync");
+        file.write(b"5678").expect("write");
+        (disk, file)
+    }
+
+    fn after(disk: &SimulatedDisk, loss: Loss) -> Vec<u8> {
+        let read = disk.crash(loss).read(Path::new(PATH));
+        read.expect("read").expect("durable name")
+    }
+
+    #[test]
+    fn power_loss_leaves_every_kind_of_damage_and_nothing_else() {
+        let (disk, _file) = half_synced();
+
+        let seeded: BTreeSet<_> = (0..200).map(|s| after(&disk, Loss::Random(s))).collect();
+
+        let possible: [&[u8]; 6] = [
+            b"1234",
+            b"1234\0\0\0\0",
+            b"12345",
+            b"123456",
+            b"1234567",
+            b"12345678",
+        ];
+        assert!(seeded.iter().map(Vec::as_slice).eq(possible), "{seeded:?}");
+        assert_eq!(after(&disk, Loss::Everything), b"1234");
+        assert_eq!(after(&disk, Loss::Nothing), b"12345678");
+    }
+
+    #[test]
+    fn a_sync_after_a_failed_sync_reports_success_and_does_nothing() {
+        let (disk, mut file) = half_synced();
+        disk.fail_at(0, Fault::Io);
+
+        let synced = [file.sync().is_ok(), file.sync().is_ok()];
+
+        assert_eq!(synced, [false, true]);
+        assert_eq!(after(&disk, Loss::Everything), b"1234");
+    }
+
+    #[test]
+    fn a_killed_process_can_do_nothing_more_and_others_can() {
+        let (disk, _file) = half_synced();
+        let killed = disk.process();
+
+        killed.fail_at(0, Fault::Kill);
+
+        assert!(killed.sync_dir(Path::new("/")).is_err());
+        assert!(killed.read(Path::new(PATH)).is_err());
+        assert!(disk.read(Path::new(PATH)).is_ok());
+    }
+}
