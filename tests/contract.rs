@@ -11,9 +11,11 @@ use statekeep::store::Put;
 use statekeep::store::Store;
 use std::cell::Cell;
 use std::env;
-use std::fs;
+use std::io;
 use std::io::Read;
+use std::io::Write;
 use std::path::Path;
+use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -203,68 +205,72 @@ fn sorted(store: &dyn Store, folder: Folder) -> Vec<(String, u64)> {
     rows
 }
 
-const RACE_DIR: &str = "STATEKEEP_TEST_RACE_DIR";
+const RACE_REPO: &str = "STATEKEEP_TEST_RACE_REPO";
 const RACE_NUMBER: &str = "STATEKEEP_TEST_RACE_NUMBER";
-const RACE_KEYS: u64 = 100;
 
+/// The parent gives a sign per object, so that the racers stay abreast.
 #[test]
-fn racing_processes_have_one_winner_per_key() {
+fn racing_processes_have_one_winner_per_object() {
     let scratch = tempfile::tempdir().unwrap();
     let repo = scratch.path().join("repo");
-    let racers = 4;
-    let mut children: Vec<_> = (0..racers)
-        .map(|number: usize| {
-            Command::new(env::current_exe().unwrap())
-                .args(["--exact", "contract::race_in_a_child_process"])
-                .env(RACE_DIR, scratch.path())
-                .env(RACE_NUMBER, number.to_string())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
+    let mut racers: Vec<_> = (0..4).map(|number| start_racer(&repo, number)).collect();
 
-    // Closing standard input is the starting gun.
-    for child in &mut children {
-        drop(child.stdin.take());
-    }
-    for child in &mut children {
-        assert!(child.wait().unwrap().success());
-    }
+    for slot in 0..100 {
+        for racer in &mut racers {
+            racer.stdin.as_mut().unwrap().write_all(b".").unwrap();
+        }
+        let wins = racers.iter_mut().map(|racer| {
+            let mut win = [0];
+            let answer = racer.stderr.as_mut().unwrap();
+            answer.read_exact(&mut win).unwrap();
+            win[0] == b'+'
+        });
+        let wins: Vec<_> = wins.collect();
 
-    let store = DirStore::create(Arc::new(RealDisk), &repo).unwrap();
-    let wins: Vec<_> = (0..racers)
-        .map(|number| fs::read(scratch.path().join(number.to_string())).unwrap())
-        .collect();
-    for slot in 0..RACE_KEYS {
-        let won = |&racer: &usize| wins[racer][usize::try_from(slot).unwrap()] == 1;
-        let winners: Vec<_> = (0..racers).filter(won).collect();
+        let winners: Vec<_> = (0..racers.len()).filter(|&racer| wins[racer]).collect();
         assert_eq!(winners.len(), 1, "slot {slot}: {winners:?}");
+        let store = DirStore::create(Arc::new(RealDisk), &repo).unwrap();
         let bytes = store.get(&Key::slot(slot)).unwrap().unwrap();
         assert!(bytes == racer_bytes(winners[0]), "slot {slot}");
+        assert_eq!(store.list(Folder::Log).unwrap().len() as u64, slot + 1);
     }
-    assert_eq!(store.list(Folder::Log).unwrap().len(), 100);
+    for mut racer in racers {
+        drop(racer.stdin.take());
+        assert!(racer.wait().unwrap().success());
+    }
+}
+
+fn start_racer(repo: &Path, number: usize) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", "contract::race_in_a_child_process"])
+        .env(RACE_REPO, repo)
+        .env(RACE_NUMBER, number.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// One racer of the test above; nothing when it is run as a test of its own.
 #[test]
 fn race_in_a_child_process() {
-    let Some(scratch) = env::var_os(RACE_DIR) else {
+    let Some(repo) = env::var_os(RACE_REPO) else {
         return;
     };
-    let scratch = Path::new(&scratch);
     let number: usize = env::var(RACE_NUMBER).unwrap().parse().unwrap();
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 
-    // The directories are part of the race.
-    let store = DirStore::create(Arc::new(RealDisk), &scratch.join("repo")).unwrap();
-    let wins: Vec<u8> = (0..RACE_KEYS)
-        .map(|slot| {
-            let put = store.put_new(&Key::slot(slot), &racer_bytes(number));
-            u8::from(put.unwrap() == Put::Created)
-        })
-        .collect();
-
-    fs::write(scratch.join(number.to_string()), wins).unwrap();
+    for slot in 0.. {
+        if io::stdin().read(&mut [0]).unwrap() == 0 {
+            break;
+        }
+        // The first time, the directories are part of the race.
+        let store = DirStore::create(Arc::new(RealDisk), Path::new(&repo)).unwrap();
+        let put = store.put_new(&Key::slot(slot), &racer_bytes(number));
+        let answer = match put.unwrap() {
+            Put::Created => b"+",
+            Put::Taken => b"-",
+        };
+        io::stderr().write_all(answer).unwrap();
+    }
 }
