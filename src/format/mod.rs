@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod container;
+pub mod entry;
 pub mod key;
 pub mod list;
 pub mod manifest;

@@ -299,6 +299,54 @@ impl Leaf {
     }
 }
 
+/// Where the content of a small file lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Index into the bundles of the leaf.
+    pub bundle: usize,
+    /// Where in the bundle it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub size_bytes: u64,
+}
+
+impl Leaf {
+    /// Returns for every entry where its content lies, `None` if not in a bundle.
+    pub fn places(&self) -> Vec<Option<Place>> {
+        let mut places = vec![None; self.entries.len()];
+        for class in [Class::Ordinary, Class::Secret] {
+            let mut bundles = (0..self.bundles.len()).filter(|&i| self.bundles[i].class == class);
+            let (mut bundle, mut left, mut offset) = (0, 0, 0);
+            for (entry, place) in self.entries.iter().zip(&mut places) {
+                let Kind::File {
+                    size_bytes,
+                    content: Content::Bundled(of),
+                } = entry.kind
+                else {
+                    continue;
+                };
+                if of != class {
+                    continue;
+                }
+                while left == 0 {
+                    let Some(next) = bundles.next() else {
+                        return places;
+                    };
+                    (bundle, left, offset) = (next, self.bundles[next].files, 0);
+                }
+                *place = Some(Place {
+                    bundle,
+                    offset,
+                    size_bytes,
+                });
+                left -= 1;
+                offset += size_bytes;
+            }
+        }
+        places
+    }
+}
+
 fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
     let base = wire::unzigzag(reader.varint()?);
     let attributes = row::take_attributes(&mut reader)?;

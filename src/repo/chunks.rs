@@ -1,0 +1,455 @@
+//! Reading chunks: look up, fetch, open, decode, verify.
+//!
+//! Invariant I3: bytes leave here only after their id matched. Invariant I13: a base is looked for
+//! only among records of lower height, so decoding ends whatever the packs claim.
+//! Finished packs of a running backup are added here before the log names them.
+
+use crate::codec::zstd::Decoder;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::container;
+use crate::format::container::ObjectKind;
+use crate::format::container::Opener;
+use crate::format::container::SEGMENT_BYTES;
+use crate::format::entry::PackBytes;
+use crate::format::pack;
+use crate::format::pack::BaseId;
+use crate::format::pack::ChunkKind;
+use crate::format::pack::Codec;
+use crate::format::pack::Encoding;
+use crate::format::pack::Row;
+use crate::id::ChunkId;
+use crate::id::PackId;
+use crate::repo::Repo;
+use crate::repo::index::Bases;
+use crate::repo::index::Index;
+use crate::repo::index::Record;
+use crate::repo::segments::SegmentCache;
+use crate::store::Key;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+
+/// Tries at resolving names of bases that more than one chunk answers to.
+const RESOLUTIONS_MAX: usize = 64;
+
+/// Every chunk a repository holds as of a state of its log.
+pub struct Chunks<'r> {
+    repo: &'r Repo,
+    index: Index,
+    packs: RwLock<HashMap<PackId, PackEntry>>,
+    segments: SegmentCache,
+}
+
+#[derive(Clone)]
+struct PackEntry {
+    bytes: PackBytes,
+    opener: Option<Arc<Opener>>,
+}
+
+/// What one thread needs to decode: contexts and buffers that are kept.
+#[derive(Default)]
+pub struct Scratch {
+    decoder: Decoder,
+    stored: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+    /// Packs that records were read from since somebody cleared it.
+    pub touched: BTreeSet<PackId>,
+}
+
+impl<'r> Chunks<'r> {
+    /// Opens the chunks of these packs. Tables that the local index lacks are read from the packs.
+    pub fn open(repo: &'r Repo, packs: &BTreeMap<PackId, PackBytes>) -> Result<Chunks<'r>> {
+        let index_dir = repo.cache_dir().map(|dir| dir.join("index"));
+        let index = Index::open(index_dir.as_deref());
+        index.retain_packs(&|pack| packs.contains_key(pack));
+        let entry = |(pack, bytes): (&PackId, &PackBytes)| {
+            (
+                *pack,
+                PackEntry {
+                    bytes: *bytes,
+                    opener: None,
+                },
+            )
+        };
+        let chunks = Chunks {
+            repo,
+            index,
+            packs: RwLock::new(packs.iter().map(entry).collect()),
+            segments: SegmentCache::default(),
+        };
+        chunks.load_missing_tables()?;
+        Ok(chunks)
+    }
+
+    /// Returns the repository these chunks are in.
+    pub fn repo(&self) -> &'r Repo {
+        self.repo
+    }
+
+    /// Keeps the index for the next run.
+    pub fn save_index(&self) {
+        self.index.save();
+    }
+
+    fn load_missing_tables(&self) -> Result<()> {
+        let known = self.index.packs();
+        let packs: Vec<PackId> = {
+            let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
+            packs
+                .keys()
+                .filter(|pack| !known.contains(pack))
+                .copied()
+                .collect()
+        };
+        for pack in packs {
+            let rows = self.table(&pack)?;
+            self.index.insert_pack(pack, records(pack, &rows));
+        }
+        Ok(())
+    }
+
+    /// Adds a finished pack that is durable in the store.
+    pub fn add_pack(&self, pack: PackId, bytes: PackBytes, rows: &[Row]) {
+        let entry = PackEntry {
+            bytes,
+            opener: None,
+        };
+        self.packs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pack, entry);
+        self.index.insert_pack(pack, records(pack, rows));
+    }
+
+    /// Reads the table of a pack.
+    pub fn table(&self, pack: &PackId) -> Result<Vec<Row>> {
+        let (opener, bytes) = self.opener(pack)?;
+        let end = opener.plain_bytes();
+        let start = end.checked_sub(bytes.table_bytes);
+        let start = start.ok_or_else(|| damaged(pack, "its table is longer than it"))?;
+        let table = self.fetch(pack, &opener, start..end)?;
+        pack::decode_table(&table).map_err(|malformed| malformed.of(Key::pack(pack).to_string()))
+    }
+
+    /// Returns the records of a chunk, the least height first.
+    pub fn find(&self, id: &ChunkId) -> Vec<Record> {
+        self.index.find(id)
+    }
+
+    /// Returns a record and those it leans on, first bases only, down to one that stands alone.
+    pub fn chain(&self, record: &Record) -> Result<Vec<Record>> {
+        let mut chain = vec![*record];
+        let mut last = *record;
+        while let Some(base) = last.bases.first() {
+            let found = self.index.find_base(base, last.height).into_iter().next();
+            last = found.ok_or_else(|| missing_base(&last.id))?;
+            chain.push(last);
+        }
+        Ok(chain)
+    }
+
+    /// Returns the packs that reading this record needs.
+    pub fn needed_packs(&self, record: &Record) -> Result<BTreeSet<PackId>> {
+        let mut needed = BTreeSet::new();
+        let chain = self.chain(record)?;
+        for record in &chain {
+            needed.insert(record.pack);
+            if record.bases.count() > 1 {
+                for base in self.bases(record)?.iter().skip(1) {
+                    let other = self.index.find_base(base, record.height).into_iter().next();
+                    let other = other.ok_or_else(|| missing_base(&record.id))?;
+                    needed.append(&mut self.needed_packs(&other)?);
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Reads a chunk.
+    pub fn read(&self, scratch: &mut Scratch, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        match self.read_indexed(scratch, kind, id) {
+            // The index is a cache: what it lacks is asked of the packs themselves, once.
+            Err(Error::Missing { .. } | Error::Corrupt { .. }) if self.index.is_damaged() => {
+                self.load_missing_tables()?;
+                self.read_indexed(scratch, kind, id)
+            }
+            result => result,
+        }
+    }
+
+    fn read_indexed(
+        &self,
+        scratch: &mut Scratch,
+        kind: ChunkKind,
+        id: &ChunkId,
+    ) -> Result<Vec<u8>> {
+        let mut failed = Error::Missing {
+            object: format!("chunk {id}"),
+        };
+        for record in self.find(id) {
+            match self.read_record(scratch, kind, &record) {
+                Ok(plain) => return Ok(plain),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Reads a chunk from this record of it.
+    pub fn read_record(
+        &self,
+        scratch: &mut Scratch,
+        kind: ChunkKind,
+        record: &Record,
+    ) -> Result<Vec<u8>> {
+        let plain = self
+            .chain(record)
+            .and_then(|chain| self.decode_chain(scratch, &chain));
+        if let Ok(plain) = plain {
+            if self.repo.secrets().chunk_id(kind, &plain) == record.id {
+                return Ok(plain);
+            }
+            scratch.recycle(plain);
+        } else if record.bases.count() == 0 {
+            return plain;
+        }
+        // Another chunk may answer to the short name of a base: try what there is, verifying each.
+        let mut tries = RESOLUTIONS_MAX;
+        self.decode_carefully(scratch, record, &mut tries)
+    }
+
+    /// Decodes a chain from its end. Only the caller knows whether the result is right.
+    fn decode_chain(&self, scratch: &mut Scratch, chain: &[Record]) -> Result<Vec<u8>> {
+        let mut prefix = scratch.spare();
+        for record in chain.iter().rev() {
+            if record.bases.count() > 1 {
+                for base in self.bases(record)?.iter().skip(1) {
+                    let other = self.index.find_base(base, record.height).into_iter().next();
+                    let other = other.ok_or_else(|| missing_base(&record.id))?;
+                    let plain = self.decode_chain(scratch, &self.chain(&other)?)?;
+                    prefix.extend_from_slice(&plain);
+                    scratch.recycle(plain);
+                }
+            }
+            let plain = self.decode(scratch, record, &prefix)?;
+            scratch.recycle(std::mem::replace(&mut prefix, plain));
+        }
+        Ok(prefix)
+    }
+
+    fn decode_carefully(
+        &self,
+        scratch: &mut Scratch,
+        record: &Record,
+        tries: &mut usize,
+    ) -> Result<Vec<u8>> {
+        let kind = encoding(record)?.kind;
+        let mut choices: Vec<Vec<Record>> = Vec::new();
+        for base in self.bases(record)? {
+            choices.push(self.index.find_base(&base, record.height));
+        }
+        let combinations: usize = choices.iter().map(Vec::len).product();
+        let mut failed = damaged(
+            &record.pack,
+            &format!("chunk {} does not decode", record.id),
+        );
+        for number in 0..combinations {
+            *tries = tries
+                .checked_sub(1)
+                .ok_or_else(|| missing_base(&record.id))?;
+            let mut prefix = Vec::new();
+            let mut rest = number;
+            let mut complete = true;
+            for candidates in &choices {
+                let candidate = &candidates[rest % candidates.len()];
+                rest /= candidates.len();
+                match self.decode_carefully(scratch, candidate, tries) {
+                    Ok(plain) => prefix.extend_from_slice(&plain),
+                    Err(error) => {
+                        failed = error;
+                        complete = false;
+                    }
+                }
+            }
+            if complete {
+                let plain = self.decode(scratch, record, &prefix)?;
+                if self.repo.secrets().chunk_id(kind, &plain) == record.id {
+                    return Ok(plain);
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// Returns the names of all bases of a record.
+    fn bases(&self, record: &Record) -> Result<Vec<BaseId>> {
+        if let Some(all) = record.bases.all() {
+            return Ok(all.to_vec());
+        }
+        let mut offset = 0;
+        for row in self.table(&record.pack)? {
+            if offset == u64::from(record.offset) && row.id == record.id {
+                return Ok(row.bases);
+            }
+            offset += u64::from(row.stored_bytes);
+        }
+        Err(damaged(&record.pack, "a record is not in its table"))
+    }
+
+    fn decode(&self, scratch: &mut Scratch, record: &Record, prefix: &[u8]) -> Result<Vec<u8>> {
+        scratch.touched.insert(record.pack);
+        let mut plain = scratch.spare();
+        let mut stored = std::mem::take(&mut scratch.stored);
+        let done = self.read_stored(record, &mut stored).and_then(|()| {
+            let plain_bytes = record.plain_bytes as usize;
+            let prefix = match encoding(record)?.codec {
+                Codec::Raw => {
+                    plain.extend_from_slice(&stored);
+                    return Ok(());
+                }
+                Codec::Zstd => &[],
+                Codec::Delta => prefix,
+            };
+            let decoded = scratch
+                .decoder
+                .decode(&stored, prefix, plain_bytes, &mut plain);
+            decoded.map_err(|error| damaged(&record.pack, &format!("chunk {}: {error}", record.id)))
+        });
+        scratch.stored = stored;
+        done.map(|()| plain)
+    }
+
+    /// Replaces `out` by the stored bytes of a record.
+    fn read_stored(&self, record: &Record, out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        if record.stored_bytes == 0 {
+            return Ok(());
+        }
+        let (opener, _) = self.opener(&record.pack)?;
+        let start = u64::from(record.offset);
+        let end = start + u64::from(record.stored_bytes);
+        if end > opener.plain_bytes() {
+            return Err(damaged(&record.pack, "a record lies outside it"));
+        }
+        let segment_bytes = SEGMENT_BYTES as u64;
+        for segment in start / segment_bytes..end.div_ceil(segment_bytes) {
+            let first = segment * segment_bytes;
+            let plain = match self.segments.get(&record.pack, segment) {
+                Some(plain) => plain,
+                None => {
+                    // One request for all that is missing from here on, not one each.
+                    let last = end.div_ceil(segment_bytes) * segment_bytes;
+                    let range = first..last.min(opener.plain_bytes());
+                    let fetched = self.fetch(&record.pack, &opener, range)?;
+                    self.segments.put(&record.pack, segment, &fetched)
+                }
+            };
+            let from = start.max(first) - first;
+            let to = end.min(first + plain.len() as u64) - first;
+            out.extend_from_slice(&plain[from as usize..to as usize]);
+        }
+        Ok(())
+    }
+
+    /// Reads and opens a range of the plain stream of a pack.
+    fn fetch(
+        &self,
+        pack: &PackId,
+        opener: &Opener,
+        plain: std::ops::Range<u64>,
+    ) -> Result<Vec<u8>> {
+        let key = Key::pack(pack);
+        let named = |malformed: crate::format::wire::Malformed| malformed.of(key.to_string());
+        let range = opener.stored_range(&plain).map_err(named)?;
+        let bytes = self.repo.store().get_range(&key, range)?;
+        let mut bytes = bytes.ok_or_else(|| Error::Missing {
+            object: key.to_string(),
+        })?;
+        opener.unseal_range(&plain, &mut bytes).map_err(named)?;
+        Ok(bytes)
+    }
+
+    fn opener(&self, pack: &PackId) -> Result<(Arc<Opener>, PackBytes)> {
+        let key = Key::pack(pack);
+        let entry = {
+            let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
+            packs.get(pack).cloned()
+        };
+        let entry = entry.ok_or_else(|| Error::Missing {
+            object: key.to_string(),
+        })?;
+        if let Some(opener) = entry.opener {
+            return Ok((opener, entry.bytes));
+        }
+        let head = self
+            .repo
+            .store()
+            .get_range(&key, 0..container::HEADER_BYTES as u64)?;
+        let head = head.ok_or_else(|| Error::Missing {
+            object: key.to_string(),
+        })?;
+        let keys = self.repo.secrets().data_keys();
+        let opener = Opener::begin(keys, ObjectKind::Pack, &head, entry.bytes.stored_bytes);
+        let opener = Arc::new(opener.map_err(|malformed| malformed.of(key.to_string()))?);
+        let mut packs = self.packs.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = packs.get_mut(pack) {
+            entry.opener = Some(Arc::clone(&opener));
+        }
+        Ok((opener, entry.bytes))
+    }
+}
+
+impl Scratch {
+    /// Returns an empty buffer, one that was used before if there is any.
+    fn spare(&mut self) -> Vec<u8> {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
+
+    /// Takes back a buffer.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < 4 {
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// Returns how a record is stored.
+pub fn encoding(record: &Record) -> Result<Encoding> {
+    Encoding::from_byte(record.codec)
+        .map_err(|malformed| malformed.of(Key::pack(&record.pack).to_string()))
+}
+
+fn records(pack: PackId, rows: &[Row]) -> Vec<Record> {
+    let mut offset = 0;
+    let mut record = |row: &Row| {
+        let record = Record {
+            id: row.id,
+            height: row.height,
+            pack,
+            offset,
+            stored_bytes: row.stored_bytes,
+            plain_bytes: row.plain_bytes,
+            codec: row.encoding.byte(),
+            bases: Bases::new(&row.bases),
+        };
+        offset = offset.saturating_add(row.stored_bytes);
+        record
+    };
+    rows.iter().map(&mut record).collect()
+}
+
+fn damaged(pack: &PackId, reason: &str) -> Error {
+    Error::corrupt(Key::pack(pack).to_string(), reason)
+}
+
+fn missing_base(id: &ChunkId) -> Error {
+    Error::Missing {
+        object: format!("a base of chunk {id}"),
+    }
+}

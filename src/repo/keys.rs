@@ -1,0 +1,222 @@
+//! Key slots of a repository: opening, adding, removing, rotating.
+//!
+//! A slot is an object of its own under `keys/`, created once. Every slot holds the whole keyring.
+
+use crate::context::Context;
+use crate::context::Timestamp;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::config::Config;
+use crate::format::key::Binding;
+use crate::format::key::Credential;
+use crate::format::key::Derivation;
+use crate::format::key::Keyring;
+use crate::format::key::Slot;
+use crate::id;
+use crate::repo::NewKey;
+use crate::repo::Repo;
+use crate::store::Folder;
+use crate::store::Key;
+use crate::store::Store;
+
+/// What a passphrase costs to try: 32 MiB and two passes.
+pub const PASSPHRASE: Derivation = Derivation::Passphrase {
+    memory_kib: 32 * 1024,
+    passes: 2,
+};
+
+/// A key slot as a person sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// The name of its object.
+    pub name: String,
+    /// What opens it.
+    pub derivation: Derivation,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// What a person calls it.
+    pub label: String,
+}
+
+/// Opens the keyring with the first credential that fits a slot.
+pub(super) fn open_any(
+    store: &dyn Store,
+    config: &Config,
+    config_bytes: &[u8],
+    credentials: &[Credential],
+) -> Result<Keyring> {
+    let binding = Binding {
+        config: config_bytes,
+        suite: config.suite,
+    };
+    let slots = read_slots(store)?;
+    let mut damaged = None;
+    for credential in credentials {
+        for (key, slot) in &slots {
+            let slot = match slot {
+                Ok(slot) => slot,
+                Err(malformed) => {
+                    damaged = Some(malformed.clone().of(key.to_string()));
+                    continue;
+                }
+            };
+            match slot.unseal(credential, binding) {
+                Ok(Some(keyring)) => return Ok(keyring),
+                Ok(None) => {}
+                Err(malformed) => damaged = Some(malformed.of(key.to_string())),
+            }
+        }
+    }
+    // A slot that cannot be read may be the one that would have opened.
+    Err(damaged.unwrap_or_else(|| Error::WrongKey {
+        reason: match (credentials.len(), slots.len()) {
+            (0, _) => format!(
+                "repository {} is encrypted and no key was given",
+                config.repo.short()
+            ),
+            (_, 0) => format!("repository {} has no key slot", config.repo.short()),
+            (_, slots) => {
+                format!(
+                    "none of the {slots} key slots of {} opens with it",
+                    config.repo.short()
+                )
+            }
+        },
+    }))
+}
+
+type ReadSlot = (Key, crate::format::wire::Decoded<Slot>);
+
+fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>> {
+    let mut slots = Vec::new();
+    let mut names: Vec<String> = store
+        .list(Folder::Keys)?
+        .into_iter()
+        .map(|o| o.name)
+        .collect();
+    names.sort();
+    for name in names {
+        // Somebody may remove a key between the list and here.
+        let Some(key) = Key::new(Folder::Keys, name) else {
+            continue;
+        };
+        if let Some(bytes) = store.get(&key)? {
+            slots.push((key, Slot::decode(&bytes)));
+        }
+    }
+    Ok(slots)
+}
+
+impl Repo {
+    /// Returns the key slots.
+    pub fn keys(&self) -> Result<Vec<KeyInfo>> {
+        let slots = read_slots(self.store())?;
+        let info = |(key, slot): ReadSlot| {
+            let slot = slot.map_err(|malformed| malformed.of(key.to_string()))?;
+            let name = key.name().to_string();
+            let (derivation, created_at) = (slot.derivation, slot.created_at);
+            Ok(KeyInfo {
+                name,
+                derivation,
+                created_at,
+                label: slot.label,
+            })
+        };
+        slots.into_iter().map(info).collect()
+    }
+
+    /// Adds a key slot and returns its object.
+    pub fn add_key(&self, cx: &Context, new_key: &NewKey) -> Result<Key> {
+        let keyring = self.keyring.as_ref().ok_or_else(plain)?;
+        self.put_slot(cx, keyring, new_key)
+    }
+
+    fn put_slot(&self, cx: &Context, keyring: &Keyring, new_key: &NewKey) -> Result<Key> {
+        let label = (new_key.label.clone(), cx.clock.now());
+        let (derivation, salt) = (new_key.derivation, cx.random_bytes()?);
+        let binding = Binding {
+            config: &self.config_bytes,
+            suite: self.config.suite,
+        };
+        let slot = Slot::seal(
+            keyring,
+            &new_key.credential,
+            derivation,
+            label,
+            salt,
+            binding,
+        );
+        let slot = slot.map_err(|malformed| malformed.of("the new key slot"))?;
+        let name = id::hex(&cx.random_bytes::<8>()?);
+        let key = Key::new(Folder::Keys, name).expect("invariant: hex is a plain name");
+        self.store.put_new(&key, &slot.encode())?;
+        Ok(key)
+    }
+
+    /// Removes a key slot by the start of its name. The last one stays: without it nobody could
+    /// read the repository again.
+    pub fn remove_key(&self, prefix: &str) -> Result<KeyInfo> {
+        let mut keys = self.keys()?;
+        let remaining = keys.len() - 1.min(keys.len());
+        keys.retain(|key| key.name.starts_with(prefix));
+        let what = format!("key {prefix}");
+        match (keys.pop(), keys.is_empty()) {
+            (None, _) => Err(Error::NotFound { what }),
+            (Some(_), false) => Err(Error::Ambiguous {
+                what,
+                candidates: "several keys".to_string(),
+            }),
+            (Some(_), true) if remaining == 0 => {
+                let reason = "the last key cannot be removed: nobody could read the backups again";
+                Err(Error::Refused {
+                    reason: reason.to_string(),
+                })
+            }
+            (Some(found), true) => {
+                let key = Key::new(Folder::Keys, found.name.clone());
+                self.store.delete(&key.expect("invariant: it was listed"))?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// Begins a new generation of the data key. What is stored stays readable; what is written from
+    /// now on is sealed with a key that removed credentials never held. Slots of other credentials
+    /// cannot be made anew without them and are removed: `keep` must hold all that shall open it.
+    pub fn rotate_keys(&mut self, cx: &Context, keep: &[NewKey]) -> Result<Vec<KeyInfo>> {
+        let keyring = self.keyring.as_ref().ok_or_else(plain)?;
+        if keep.is_empty() {
+            let reason = "a rotation without a credential would lock everybody out";
+            return Err(Error::Refused {
+                reason: reason.to_string(),
+            });
+        }
+        let newest = keyring
+            .generations
+            .iter()
+            .map(|(generation, _)| *generation)
+            .max();
+        let mut keyring = keyring.clone();
+        keyring
+            .generations
+            .push((newest.unwrap_or(0) + 1, cx.random_bytes()?));
+        let old = self.keys()?;
+        // Order: the new slots are durable before an old one goes, so somebody can always open it.
+        for new_key in keep {
+            self.put_slot(cx, &keyring, new_key)?;
+        }
+        for key in &old {
+            let key = Key::new(Folder::Keys, key.name.clone());
+            self.store.delete(&key.expect("invariant: it was listed"))?;
+        }
+        self.secrets = crate::repo::secrets::Secrets::new(self.config.suite, &keyring)?;
+        self.keyring = Some(keyring);
+        Ok(old)
+    }
+}
+
+fn plain() -> Error {
+    Error::Refused {
+        reason: "a plain repository has no keys".to_string(),
+    }
+}

@@ -1,0 +1,375 @@
+//! Storing chunks: known or new, whole or as a delta, verified, into the open pack.
+//!
+//! Any number of threads store at once. A finished pack goes to whoever was named at the beginning,
+//! who makes it durable and then calls `Chunks::add_pack`.
+//!
+//! Chain policy: deltas lean on their predecessor in runs; the first of a run leans on the first of
+//! the run before; after so many runs a chunk is stored whole. It bounds how much a read decodes.
+
+use crate::codec::zstd::Encoder;
+use crate::context::Context;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::container::ObjectKind;
+use crate::format::container::Sealer;
+use crate::format::entry::PackBytes;
+use crate::format::pack;
+use crate::format::pack::BaseId;
+use crate::format::pack::ChunkKind;
+use crate::format::pack::Codec;
+use crate::format::pack::Encoding;
+use crate::format::pack::Row;
+use crate::id::ChunkId;
+use crate::id::PackId;
+use crate::repo::chunks;
+use crate::repo::chunks::Chunks;
+use crate::repo::chunks::Scratch;
+use crate::repo::index::Record;
+use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+/// A pack is finished once it holds so many bytes of records.
+const PACK_BYTES: u64 = 16 << 20;
+/// Deltas of a run that each lean on the one before.
+const RUN_LEN: usize = 32;
+/// Runs before a chunk is stored whole again.
+const RUNS_MAX: usize = 32;
+/// The level for chunks without bases.
+const WHOLE_LEVEL: i32 = 3;
+
+/// A pack that no longer grows, sealed and named.
+pub struct FinishedPack {
+    /// The hash of the object.
+    pub id: PackId,
+    /// The object.
+    pub object: Vec<u8>,
+    /// How long it and its table are.
+    pub bytes: PackBytes,
+    /// Its table.
+    pub rows: Vec<Row>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub id: ChunkId,
+    /// Bytes of its record; `None` if it was there before.
+    pub stored_bytes: Option<u32>,
+}
+
+/// Stores chunks on behalf of one backup.
+pub struct Writer<'c, 'r> {
+    cx: &'c Context,
+    chunks: &'c Chunks<'r>,
+    open: Mutex<Option<OpenPack>>,
+    /// Chunks of this run whose pack is not in the index yet.
+    claimed: Mutex<HashSet<ChunkId>>,
+    finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
+}
+
+struct OpenPack {
+    sealer: Sealer,
+    rows: Vec<Row>,
+}
+
+/// What one storing thread keeps: contexts, buffers, and the packs its work relies on.
+pub struct WriterScratch {
+    /// For decoding bases.
+    pub read: Scratch,
+    encoder: Encoder,
+    encoded: Vec<u8>,
+    verified: Vec<u8>,
+    decoder: crate::codec::zstd::Decoder,
+}
+
+impl Default for WriterScratch {
+    fn default() -> WriterScratch {
+        WriterScratch {
+            read: Scratch::default(),
+            encoder: Encoder::new(WHOLE_LEVEL),
+            encoded: Vec::new(),
+            verified: Vec::new(),
+            decoder: crate::codec::zstd::Decoder::new(),
+        }
+    }
+}
+
+impl WriterScratch {
+    /// Returns the packs that what was stored relies on (rule a of the log).
+    pub fn relied_packs(&self) -> &BTreeSet<PackId> {
+        &self.read.touched
+    }
+}
+
+/// A base with its place in a chain.
+struct Base {
+    record: Record,
+    plain: Vec<u8>,
+    run_head: bool,
+}
+
+impl<'c, 'r> Writer<'c, 'r> {
+    /// Begins to store; `finished` gets every pack that is complete, from any thread.
+    pub fn begin(
+        cx: &'c Context,
+        chunks: &'c Chunks<'r>,
+        finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
+    ) -> Writer<'c, 'r> {
+        let (open, claimed) = (Mutex::new(None), Mutex::new(HashSet::new()));
+        Writer {
+            cx,
+            chunks,
+            open,
+            claimed,
+            finished,
+        }
+    }
+
+    /// Stores a chunk unless it is known. `predecessor` is what stood in its place before: a chunk
+    /// of the parent snapshot, which the log keeps readable, and the base to lean on.
+    pub fn store(
+        &self,
+        scratch: &mut WriterScratch,
+        kind: ChunkKind,
+        plain: &[u8],
+        predecessor: Option<&ChunkId>,
+    ) -> Result<Stored> {
+        let id = self.chunks.repo().secrets().chunk_id(kind, plain);
+        let known = Stored {
+            id,
+            stored_bytes: None,
+        };
+        if predecessor == Some(&id) || self.lean_on_known(scratch, &id)? {
+            return Ok(known);
+        }
+        if !lock(&self.claimed).insert(id) {
+            return Ok(known);
+        }
+        let mut row = Row {
+            id,
+            encoding: Encoding {
+                codec: Codec::Raw,
+                kind,
+                run_head: true,
+            },
+            height: 0,
+            plain_bytes: plain.len() as u32,
+            stored_bytes: 0,
+            bases: Vec::new(),
+        };
+        let base = predecessor.and_then(|predecessor| self.base(scratch, kind, predecessor));
+        encode(scratch, plain, base.as_ref(), &mut row);
+        self.verify(scratch, plain, base.as_ref(), &row)?;
+        if let Some(base) = base {
+            scratch.read.recycle(base.plain);
+        }
+        let stored_bytes = row.stored_bytes;
+        let encoded = std::mem::take(&mut scratch.encoded);
+        let appended = match row.encoding.codec {
+            Codec::Raw => self.append(row, plain),
+            Codec::Zstd | Codec::Delta => self.append(row, &encoded),
+        };
+        scratch.encoded = encoded;
+        appended?;
+        Ok(Stored {
+            id,
+            stored_bytes: Some(stored_bytes),
+        })
+    }
+
+    /// Finishes the open pack, if there is one.
+    pub fn finish(&self) -> Result<()> {
+        let open = lock(&self.open).take();
+        match open {
+            Some(open) => (self.finished)(seal(open)),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the chunks of a pack that is in the index now.
+    pub fn forget_claims(&self, rows: &[Row]) {
+        let mut claimed = lock(&self.claimed);
+        rows.iter().for_each(|row| {
+            claimed.remove(&row.id);
+        });
+    }
+
+    /// Returns whether the repository has the chunk, and notes the packs that reading it needs.
+    fn lean_on_known(&self, scratch: &mut WriterScratch, id: &ChunkId) -> Result<bool> {
+        for record in self.chunks.find(id) {
+            // A chain that is broken is no reason to fail: the chunk is stored anew, and heals.
+            if let Ok(needed) = self.chunks.needed_packs(&record) {
+                scratch.read.touched.extend(needed);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the base the chain policy wants. `None` stores the chunk whole: the policy says so,
+    /// or the predecessor cannot be read, which is damage that `check` reports.
+    fn base(
+        &self,
+        scratch: &mut WriterScratch,
+        kind: ChunkKind,
+        predecessor: &ChunkId,
+    ) -> Option<Base> {
+        let record = self.chunks.find(predecessor).into_iter().next()?;
+        let chain = self.chunks.chain(&record).ok()?;
+        let (record, run_head) = choose_base(&chain)?;
+        if record.height == u8::MAX || record.plain_bytes as usize > pack::PREFIX_BYTES_MAX {
+            return None;
+        }
+        let plain = self
+            .chunks
+            .read_record(&mut scratch.read, kind, &record)
+            .ok()?;
+        Some(Base {
+            record,
+            plain,
+            run_head,
+        })
+    }
+
+    /// What is encoded is decoded and compared before it counts: a fault of the library or of the
+    /// memory must not become a backup that cannot be read.
+    fn verify(
+        &self,
+        scratch: &mut WriterScratch,
+        plain: &[u8],
+        base: Option<&Base>,
+        row: &Row,
+    ) -> Result<()> {
+        let prefix = match (row.encoding.codec, base) {
+            (Codec::Raw, _) => return Ok(()),
+            (Codec::Delta, Some(base)) => &base.plain[..],
+            _ => &[],
+        };
+        let WriterScratch {
+            decoder,
+            encoded,
+            verified,
+            ..
+        } = scratch;
+        match decoder.decode(encoded, prefix, plain.len(), verified) {
+            Ok(()) if verified == plain => Ok(()),
+            _ => Err(Error::corrupt(
+                format!("chunk {}", row.id),
+                "it did not decode to what was encoded; this points to faulty memory",
+            )),
+        }
+    }
+
+    fn append(&self, row: Row, bytes: &[u8]) -> Result<()> {
+        let full = {
+            let mut slot = lock(&self.open);
+            let mut open = match slot.take() {
+                Some(open) => open,
+                None => self.open_pack()?,
+            };
+            open.sealer.push(bytes);
+            open.rows.push(row);
+            match open.sealer.plain_bytes() >= PACK_BYTES {
+                true => Some(open),
+                false => {
+                    *slot = Some(open);
+                    None
+                }
+            }
+        };
+        match full {
+            Some(full) => (self.finished)(seal(full)),
+            None => Ok(()),
+        }
+    }
+
+    fn open_pack(&self) -> Result<OpenPack> {
+        let keys = self.chunks.repo().secrets().data_keys();
+        let sealer = Sealer::begin(keys, ObjectKind::Pack, self.cx.random_bytes()?);
+        Ok(OpenPack {
+            sealer,
+            rows: Vec::new(),
+        })
+    }
+}
+
+/// Returns what the next delta leans on, given the chain of its predecessor, and whether it is the
+/// first of a run. `None`: store it whole.
+fn choose_base(chain: &[Record]) -> Option<(Record, bool)> {
+    let is_head =
+        |record: &Record| chunks::encoding(record).is_ok_and(|encoding| encoding.run_head);
+    let run_len = 1 + chain.iter().position(is_head)?;
+    let runs = chain.iter().filter(|record| is_head(record)).count();
+    // Chunks that change in every step would otherwise all begin their runs in the same one.
+    let whole = chain.last()?;
+    let jitter = usize::from(whole.id.0[0]) % RUN_LEN;
+    let limit = if runs == 1 { RUN_LEN - jitter } else { RUN_LEN };
+    match run_len < limit {
+        true => Some((chain[0], false)),
+        false if runs < RUNS_MAX => Some((chain[run_len - 1], true)),
+        false => None,
+    }
+}
+
+/// Leaves the best encoding in `scratch.encoded` and completes the row.
+fn encode(scratch: &mut WriterScratch, plain: &[u8], base: Option<&Base>, row: &mut Row) {
+    let WriterScratch {
+        encoder, encoded, ..
+    } = scratch;
+    encoded.clear();
+    if let Some(base) = base {
+        encoded.extend_from_slice(encoder.delta(plain, &base.plain));
+        row.encoding.codec = Codec::Delta;
+    }
+    // A delta that saves little is not worth leaning on something.
+    if base.is_none() || encoded.len() > plain.len() / 8 {
+        let whole = encoder.whole(plain);
+        if base.is_none() || whole.len() <= encoded.len() + encoded.len() / 8 {
+            encoded.clear();
+            encoded.extend_from_slice(whole);
+            row.encoding.codec = Codec::Zstd;
+        }
+    }
+    if encoded.len() >= plain.len() {
+        row.encoding.codec = Codec::Raw;
+    }
+    row.stored_bytes = match row.encoding.codec {
+        Codec::Raw => plain.len() as u32,
+        Codec::Zstd | Codec::Delta => encoded.len() as u32,
+    };
+    if let (Codec::Delta, Some(base)) = (row.encoding.codec, base) {
+        row.encoding.run_head = base.run_head;
+        // Invariant I13: the height falls along the link.
+        row.height = base.record.height + 1;
+        let name: BaseId = base.record.id.0[..8]
+            .try_into()
+            .expect("invariant: eight of 32");
+        row.bases = vec![name];
+    }
+}
+
+fn seal(open: OpenPack) -> FinishedPack {
+    let OpenPack { mut sealer, rows } = open;
+    let table = pack::encode_table(&rows);
+    sealer.push(&table);
+    let object = sealer.finish();
+    let id = PackId(*blake3::hash(&object).as_bytes());
+    let bytes = PackBytes {
+        stored_bytes: object.len() as u64,
+        table_bytes: table.len() as u64,
+    };
+    FinishedPack {
+        id,
+        object,
+        bytes,
+        rows,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
