@@ -12,6 +12,7 @@ pub mod disk;
 
 pub mod chunker;
 pub mod codec;
+pub mod source;
 pub mod store;
 
 pub mod format;

@@ -1,6 +1,9 @@
 //! The one integration binary.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod contract;
 mod crash;
+mod files;
+mod jail;
 mod tidy;

@@ -4,6 +4,10 @@
 //! The functions here compose them; nobody else spells out a durability order. A file appears under
 //! its final name only when it is complete. Temporary names start with a dot: no object has one.
 
+pub(crate) mod attributes;
+pub(crate) mod beneath;
+pub mod jail;
+pub mod node;
 mod real;
 mod simulated;
 

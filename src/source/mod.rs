@@ -1,0 +1,4 @@
+//! What can be backed up. Sources yield bytes and attributes; what becomes of them is not their
+//! business. Nothing here changes what it reads.
+
+pub mod files;
