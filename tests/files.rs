@@ -54,19 +54,25 @@ fn tree_of(files: &[&str]) -> TempDir {
 
 /// Runs as an ordinary user, which root becomes for the time being.
 pub(crate) fn as_nobody<T>(test: impl FnOnce() -> T) -> T {
-    let euid = rustix::process::geteuid();
-    if !euid.is_root() {
+    if !rustix::process::geteuid().is_root() {
         return test();
     }
-    // The raw system call: it changes this thread only.
-    let set = |uid| {
-        let uid = rustix::process::Uid::from_raw(uid);
-        rustix::thread::set_thread_res_uid(euid, uid, euid).unwrap();
-    };
-    set(65_534);
-    let result = test();
-    set(0);
-    result
+    struct Root;
+    impl Drop for Root {
+        fn drop(&mut self) {
+            become_user(0);
+        }
+    }
+    let _root_again = Root;
+    become_user(65_534);
+    test()
+}
+
+/// The raw system call: it changes this thread only.
+fn become_user(uid: u32) {
+    let root = rustix::process::Uid::ROOT;
+    let uid = rustix::process::Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(root, uid, root).unwrap();
 }
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
@@ -134,7 +140,11 @@ fn trees_deeper_than_the_open_directories_and_the_longest_path_are_walked() {
         let file = [&prefix[..], name("e").as_bytes()].concat();
         let new = jail.begin_file(&file).unwrap();
         new.write_at(0, b"deep").unwrap();
-        new.finish(&Attributes::default(), Replace::Never).unwrap();
+        let attributes = Attributes {
+            mode: 0o600,
+            ..Default::default()
+        };
+        new.finish(&attributes, Replace::Never).unwrap();
         expected.push(path.clone());
         after.push(file);
     }

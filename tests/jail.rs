@@ -567,6 +567,8 @@ fn check_modes(root: &Path) {
         jail.make_dir(dir.as_bytes(), Replace::Never).unwrap();
         jail.set_attributes(dir.as_bytes(), &attributes).unwrap();
         assert_eq!(mode(root.join(&dir)), wanted);
+        // Some could not be removed with the temporary directory, by others than root.
+        jail.remove(dir.as_bytes()).unwrap();
         let fifo = format!("fifo-{wanted:o}");
         jail.make_fifo(fifo.as_bytes(), &self::attributes(wanted), Replace::Never)
             .unwrap();

@@ -81,15 +81,25 @@ impl FileReader {
         if limit_bytes < expected {
             return Ok(None);
         }
-        // One byte more than expected shows the end, or that the file grew, with the same call.
+        // One byte more than expected: a file that did not grow shows its end by the same call.
         let mut content = vec![0; expected.saturating_add(1)];
-        let mut len = self.read_at(0, &mut content)?;
-        while len == content.len() {
+        let mut len = 0;
+        loop {
+            match rustix::io::pread(&self.fd, &mut content[len..], len as u64) {
+                Ok(0) => break,
+                Ok(more) => len += more,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.problem(errno)),
+            }
+            if len == expected {
+                break;
+            }
             if limit_bytes < len {
                 return Ok(None);
             }
-            content.resize(len.saturating_mul(2).min(limit_bytes.saturating_add(1)), 0);
-            len += self.read_at(len as u64, &mut content[len..])?;
+            if len == content.len() {
+                content.resize(len.saturating_mul(2).min(limit_bytes.saturating_add(1)), 0);
+            }
         }
         content.truncate(len);
         Ok(Some(content))

@@ -8,6 +8,7 @@
 //! - the last pattern that matches decides, and `!pattern` keeps what an earlier one left out;
 //! - nothing below a directory that is left out can be kept, since it is never entered.
 
+use crate::disk::node::Kind;
 use crate::error::Error;
 use crate::error::Result;
 use globset::Candidate;
@@ -45,14 +46,14 @@ impl Rules {
     }
 
     /// Returns true if the path, relative to the root, is left out.
-    pub fn exclude(&self, path: &[u8], is_dir: bool) -> bool {
+    pub fn exclude(&self, path: &[u8], kind: Kind) -> bool {
         if self.effects.is_empty() {
             return false;
         }
         let matches = self.globs.matches_candidate(&Candidate::from_bytes(path));
         let mut effects = matches.iter().rev().map(|&index| self.effects[index]);
         effects
-            .find(|effect| is_dir || !effect.directories_only)
+            .find(|effect| kind == Kind::Directory || !effect.directories_only)
             .is_some_and(|effect| !effect.keeps)
     }
 }
@@ -142,10 +143,11 @@ mod tests {
         ];
         for (patterns, path, is_dir, excluded) in table {
             let rules = Rules::parse(patterns).unwrap();
+            let kind = if *is_dir { Kind::Directory } else { Kind::File };
 
             let path_text = String::from_utf8_lossy(path);
             assert_eq!(
-                rules.exclude(path, *is_dir),
+                rules.exclude(path, kind),
                 *excluded,
                 "{patterns:?} on {path_text}"
             );

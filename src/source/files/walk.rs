@@ -210,7 +210,7 @@ impl<'a> Walk<'a> {
             Err(errno) => return Some(Err(self.problem("read", errno))),
         };
         let scope = match above {
-            Scope::Whole { .. } if self.options.exclude.exclude(&self.path, stat.is_dir()) => {
+            Scope::Whole { .. } if self.options.exclude.exclude(&self.path, stat.kind) => {
                 return None;
             }
             Scope::Whole { .. } => above,
