@@ -75,7 +75,7 @@ id_type!(
     32
 );
 id_type!(
-    /// The hash of a stored log slot, by which the next entry names its predecessor.
+    /// The hash of the log up to and with a slot, by which the next entry names what it builds on.
     SlotHash,
     32
 );

@@ -1,0 +1,370 @@
+//! Notes: what the log says about snapshots and packs beyond that they are there.
+//!
+//! `docs/format.md`, section "Notes". A kind this program does not know is kept as it is when its
+//! number is even and refused when it is odd: ignoring a hold would delete what somebody wants kept.
+
+use crate::context::Timestamp;
+use crate::format::wire;
+use crate::format::wire::Decoded;
+use crate::format::wire::Malformed;
+use crate::format::wire::Reader;
+use crate::id::ChunkId;
+use crate::id::PackId;
+use crate::id::SnapshotId;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+const TAG: u64 = 2;
+const UNTAG: u64 = 4;
+const HOLD: u64 = 7;
+const RELEASE: u64 = 9;
+const PROOF: u64 = 10;
+const DAMAGE: u64 = 13;
+const HEALED: u64 = 15;
+const FIGURES: u64 = 16;
+
+/// One remark.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// The snapshot has this name.
+    Tag(SnapshotId, String),
+    /// The snapshot has this name no longer.
+    Untag(SnapshotId, String),
+    /// The snapshot may not be removed before this time.
+    Hold(SnapshotId, HoldUntil),
+    /// The snapshot may be removed.
+    Release(SnapshotId),
+    /// The snapshot was restored and checked.
+    Proof(SnapshotId, Proof),
+    /// These packs and chunks are lost: nobody may take them for stored.
+    Damage(Lost),
+    /// These packs and chunks are there again.
+    Healed(Lost),
+    /// What was counted over the whole repository.
+    Figures(RepoFigures),
+    /// A kind from the future that may be ignored.
+    Unknown(u64, Vec<u8>),
+}
+
+/// The end of a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HoldUntil {
+    /// The hold ends by itself.
+    Time(Timestamp),
+    /// The hold ends when it is released.
+    Released,
+}
+
+/// The outcome of a drill.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Proof {
+    /// When it was done.
+    pub at: Timestamp,
+    /// What came out, as text for people.
+    pub result: String,
+}
+
+/// What was found to be unreadable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Lost {
+    /// Whole packs.
+    pub packs: BTreeSet<PackId>,
+    /// Single chunks.
+    pub chunks: BTreeSet<ChunkId>,
+}
+
+/// What a prune or a check counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RepoFigures {
+    /// Stored bytes that some snapshot reaches.
+    pub needed_bytes: u64,
+    /// Stored bytes that none reaches.
+    pub unneeded_bytes: u64,
+    /// Records in all packs.
+    pub records: u64,
+}
+
+impl Note {
+    /// Returns the bytes of the note.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Note::Tag(id, name) => {
+                put_head(&mut out, TAG, id);
+                out.extend_from_slice(name.as_bytes());
+            }
+            Note::Untag(id, name) => {
+                put_head(&mut out, UNTAG, id);
+                out.extend_from_slice(name.as_bytes());
+            }
+            Note::Hold(id, until) => {
+                put_head(&mut out, HOLD, id);
+                if let HoldUntil::Time(time) = until {
+                    out.extend_from_slice(&time.0.to_le_bytes());
+                }
+            }
+            Note::Release(id) => put_head(&mut out, RELEASE, id),
+            Note::Proof(id, proof) => {
+                put_head(&mut out, PROOF, id);
+                out.extend_from_slice(&proof.at.0.to_le_bytes());
+                out.extend_from_slice(proof.result.as_bytes());
+            }
+            Note::Damage(lost) => {
+                wire::put_varint(&mut out, DAMAGE);
+                lost.encode(&mut out);
+            }
+            Note::Healed(lost) => {
+                wire::put_varint(&mut out, HEALED);
+                lost.encode(&mut out);
+            }
+            Note::Figures(figures) => {
+                wire::put_varint(&mut out, FIGURES);
+                wire::put_varint(&mut out, figures.needed_bytes);
+                wire::put_varint(&mut out, figures.unneeded_bytes);
+                wire::put_varint(&mut out, figures.records);
+            }
+            Note::Unknown(kind, body) => {
+                wire::put_varint(&mut out, *kind);
+                out.extend_from_slice(body);
+            }
+        }
+        out
+    }
+
+    /// Reads a note.
+    pub fn decode(bytes: &[u8]) -> Decoded<Note> {
+        let mut reader = Reader::new(bytes);
+        let kind = reader.varint()?;
+        let note = match kind {
+            TAG => Note::Tag(SnapshotId(reader.array()?), rest_as_text(&mut reader)?),
+            UNTAG => Note::Untag(SnapshotId(reader.array()?), rest_as_text(&mut reader)?),
+            HOLD => {
+                let id = SnapshotId(reader.array()?);
+                match reader.is_empty() {
+                    true => Note::Hold(id, HoldUntil::Released),
+                    false => Note::Hold(id, HoldUntil::Time(take_time(&mut reader)?)),
+                }
+            }
+            RELEASE => Note::Release(SnapshotId(reader.array()?)),
+            PROOF => {
+                let id = SnapshotId(reader.array()?);
+                let at = take_time(&mut reader)?;
+                let result = rest_as_text(&mut reader)?;
+                Note::Proof(id, Proof { at, result })
+            }
+            DAMAGE => Note::Damage(Lost::decode(&mut reader)?),
+            HEALED => Note::Healed(Lost::decode(&mut reader)?),
+            FIGURES => {
+                let figures = RepoFigures {
+                    needed_bytes: reader.varint()?,
+                    unneeded_bytes: reader.varint()?,
+                    records: reader.varint()?,
+                };
+                // Numbers may be appended later; this program has no use for them.
+                return Ok(Note::Figures(figures));
+            }
+            other if other.is_multiple_of(2) => {
+                return Ok(Note::Unknown(other, reader.rest().to_vec()));
+            }
+            other => return Err(Malformed::Unknown("kind of note", other)),
+        };
+        reader.finish()?;
+        Ok(note)
+    }
+}
+
+impl Lost {
+    /// Returns true if nothing is lost.
+    pub fn is_empty(&self) -> bool {
+        self.packs.is_empty() && self.chunks.is_empty()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        wire::put_varint(out, self.packs.len() as u64);
+        for id in &self.packs {
+            out.extend_from_slice(id.as_bytes());
+        }
+        wire::put_varint(out, self.chunks.len() as u64);
+        for id in &self.chunks {
+            out.extend_from_slice(id.as_bytes());
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Decoded<Lost> {
+        let mut lost = Lost::default();
+        for _ in 0..reader.count(PackId::LEN)? {
+            lost.packs.insert(PackId(reader.array()?));
+        }
+        for _ in 0..reader.count(ChunkId::LEN)? {
+            lost.chunks.insert(ChunkId(reader.array()?));
+        }
+        Ok(lost)
+    }
+}
+
+/// The sum of all notes so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes {
+    /// Names given (true) to or taken (false) from snapshots after they were made. They come on
+    /// top of the tags in the manifest.
+    pub tags: BTreeMap<(SnapshotId, String), bool>,
+    /// Snapshots that may not be removed.
+    pub holds: BTreeMap<SnapshotId, HoldUntil>,
+    /// The last proof of each snapshot.
+    pub proofs: BTreeMap<SnapshotId, Proof>,
+    /// What is lost at present.
+    pub lost: Lost,
+    /// The last figures.
+    pub figures: Option<RepoFigures>,
+    /// Kinds from the future, in order, for whoever understands them.
+    pub unknown: Vec<(u64, Vec<u8>)>,
+}
+
+impl Notes {
+    /// Adds a note.
+    pub fn apply(&mut self, note: &Note) {
+        match note.clone() {
+            Note::Tag(id, name) => {
+                self.tags.insert((id, name), true);
+            }
+            Note::Untag(id, name) => {
+                self.tags.insert((id, name), false);
+            }
+            Note::Hold(id, until) => {
+                self.holds.insert(id, until);
+            }
+            Note::Release(id) => {
+                self.holds.remove(&id);
+            }
+            Note::Proof(id, proof) => {
+                self.proofs.insert(id, proof);
+            }
+            Note::Damage(mut lost) => {
+                self.lost.packs.append(&mut lost.packs);
+                self.lost.chunks.append(&mut lost.chunks);
+            }
+            Note::Healed(lost) => {
+                self.lost.packs.retain(|id| !lost.packs.contains(id));
+                self.lost.chunks.retain(|id| !lost.chunks.contains(id));
+            }
+            Note::Figures(figures) => self.figures = Some(figures),
+            Note::Unknown(kind, body) => self.unknown.push((kind, body)),
+        }
+    }
+
+    /// Forgets what was said about a snapshot that is no more.
+    pub fn forget_snapshot(&mut self, gone: &SnapshotId) {
+        self.tags.retain(|(id, _), _| id != gone);
+        self.holds.remove(gone);
+        self.proofs.remove(gone);
+    }
+
+    /// Returns the shortest list of notes with the same sum.
+    pub fn to_list(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        for ((id, name), given) in &self.tags {
+            notes.push(match given {
+                true => Note::Tag(*id, name.clone()),
+                false => Note::Untag(*id, name.clone()),
+            });
+        }
+        notes.extend(self.holds.iter().map(|(id, until)| Note::Hold(*id, *until)));
+        notes.extend(
+            self.proofs
+                .iter()
+                .map(|(id, p)| Note::Proof(*id, p.clone())),
+        );
+        if !self.lost.is_empty() {
+            notes.push(Note::Damage(self.lost.clone()));
+        }
+        notes.extend(self.figures.map(Note::Figures));
+        let unknown = self.unknown.iter();
+        notes.extend(unknown.map(|(kind, body)| Note::Unknown(*kind, body.clone())));
+        notes
+    }
+}
+
+fn put_head(out: &mut Vec<u8>, kind: u64, id: &SnapshotId) {
+    wire::put_varint(out, kind);
+    out.extend_from_slice(id.as_bytes());
+}
+
+fn take_time(reader: &mut Reader) -> Decoded<Timestamp> {
+    Ok(Timestamp(i64::from_le_bytes(reader.array()?)))
+}
+
+fn rest_as_text(reader: &mut Reader) -> Decoded<String> {
+    let rest = reader.take(reader.rest().len())?;
+    wire::text(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn examples() -> Vec<Note> {
+        let id = SnapshotId([1; 32]);
+        let lost = Lost {
+            packs: [PackId([2; 32])].into(),
+            chunks: [ChunkId([3; 32]), ChunkId([4; 32])].into(),
+        };
+        vec![
+            Note::Tag(id, "before-upgrade".into()),
+            Note::Untag(id, "ü".into()),
+            Note::Hold(id, HoldUntil::Time(Timestamp(5))),
+            Note::Hold(id, HoldUntil::Released),
+            Note::Release(id),
+            Note::Proof(
+                id,
+                Proof {
+                    at: Timestamp(6),
+                    result: "ok".into(),
+                },
+            ),
+            Note::Damage(lost.clone()),
+            Note::Healed(lost),
+            Note::Figures(RepoFigures {
+                needed_bytes: 7,
+                unneeded_bytes: 8,
+                records: 9,
+            }),
+            Note::Unknown(1000, b"from the future".to_vec()),
+        ]
+    }
+
+    #[test]
+    fn notes_round_trip() {
+        for note in examples() {
+            assert_eq!(Note::decode(&note.encode()), Ok(note));
+        }
+    }
+
+    #[test]
+    fn odd_unknown_kinds_are_refused_and_even_ones_kept() {
+        let odd = Note::Unknown(1001, Vec::new()).encode();
+        assert_eq!(
+            Note::decode(&odd),
+            Err(Malformed::Unknown("kind of note", 1001))
+        );
+    }
+
+    #[test]
+    fn the_list_of_a_sum_has_the_same_sum() {
+        let mut sum = Notes::default();
+        for len in 0..examples().len() {
+            sum.apply(&examples()[len]);
+
+            let mut again = Notes::default();
+            sum.to_list().iter().for_each(|note| again.apply(note));
+            assert_eq!(again, sum);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = Note::decode(&bytes);
+        }
+    }
+}
