@@ -6,6 +6,7 @@
 pub mod chunks;
 pub mod index;
 pub mod keys;
+pub mod log;
 pub mod secrets;
 mod segments;
 pub mod stream;
