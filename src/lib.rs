@@ -18,3 +18,5 @@ pub mod store;
 pub mod format;
 
 pub mod repo;
+
+pub mod ops;

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod log;
 pub mod secrets;
 mod segments;
+mod state;
 pub mod stream;
 pub mod tree;
 pub mod writer;

@@ -1,0 +1,284 @@
+//! Backing up a tree: scan, store what changed, commit one snapshot.
+//!
+//! ```text
+//! walk ─┬─ unchanged: taken from the parent          ┌─ hash, known? encode, verify ─┐
+//!       ├─ small ──── bundles ───────────────────────┤        (all cores)            ├─ packs ─ slot
+//!       └─ large ──── cut by content ── chunks ──────┘                               ┘
+//! ```
+//! Order (I2, I6): packs are durable before the slot that names them; the slot is the snapshot.
+//! If the log moved on in a way that matters, the scan is repeated from the new state; what is
+//! stored already is found again. An interrupted run leaves packs that the next one takes over.
+
+mod builder;
+mod bundle;
+mod large;
+mod parent;
+mod pool;
+mod predecessors;
+mod read;
+mod run;
+mod scan;
+mod seen;
+mod source;
+mod stream;
+mod unfinished;
+
+use crate::context::Context;
+use crate::context::Timestamp;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::entry::AddedPack;
+use crate::format::entry::AddedSnapshot;
+use crate::format::entry::PackBytes;
+use crate::format::manifest::Figures;
+use crate::format::manifest::Manifest;
+use crate::format::note::Note;
+use crate::format::tree::Entry;
+use crate::format::tree::Kind;
+use crate::id::PackId;
+use crate::id::SnapshotId;
+use crate::ops::backup::builder::Known;
+use crate::ops::backup::run::Run;
+use crate::ops::backup::source::Source;
+use crate::ops::backup::unfinished::Unfinished;
+use crate::repo::Repo;
+use crate::repo::log::Draft;
+use crate::repo::log::Outcome;
+use crate::repo::log::Outdated;
+use crate::repo::log::State;
+use crate::source::files::Problem;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Scans that may be overtaken before a backup gives up.
+const ATTEMPTS_MAX: usize = 10;
+
+/// What to back up, and as what.
+#[derive(Debug, Clone, Default)]
+pub struct BackupOptions {
+    /// Files and directories; what is stored is relative to what they have in common.
+    pub paths: Vec<PathBuf>,
+    /// The profile; empty for paths given by hand.
+    pub profile: String,
+    /// The machine.
+    pub host: String,
+    /// Patterns of what is left out.
+    pub exclude: Vec<String>,
+    /// Patterns of files that are never compressed together with others.
+    pub secrets: Vec<String>,
+    /// Whether to stay on the file system of the root.
+    pub one_file_system: bool,
+    /// Whether to leave out directories marked by a `CACHEDIR.TAG`.
+    pub skip_cache_dirs: bool,
+    /// Names for the snapshot.
+    pub tags: Vec<String>,
+    /// Whether to say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What a backup did.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// The snapshot; `None` for a dry run.
+    pub snapshot: Option<SnapshotId>,
+    /// What it is.
+    pub manifest: Manifest,
+    /// What is wrong with the source. Any makes the snapshot partial (I8).
+    pub warnings: Vec<Problem>,
+    /// Packs that were written.
+    pub packs: u64,
+}
+
+/// What is counted while a backup runs.
+#[derive(Default)]
+struct Totals {
+    figures: Figures,
+    warnings: Vec<Problem>,
+}
+
+impl Totals {
+    /// Counts a chunk of content.
+    fn count_stored(&mut self, plain_bytes: u64, stored_bytes: Option<u32>) {
+        if stored_bytes.is_some() {
+            self.figures.new_bytes += plain_bytes;
+        }
+        self.count_record(stored_bytes);
+    }
+
+    /// Counts a record.
+    fn count_record(&mut self, stored_bytes: Option<u32>) {
+        self.figures.stored_bytes += u64::from(stored_bytes.unwrap_or(0));
+    }
+
+    fn count_entry(&mut self, entry: &Entry, known: Known) {
+        let figures = &mut self.figures;
+        match &entry.kind {
+            Kind::File { size_bytes, .. } => {
+                figures.files += 1;
+                figures.total_bytes += size_bytes;
+                figures.new_files += u64::from(known == Known::New);
+                figures.changed_files += u64::from(known == Known::Changed);
+            }
+            Kind::HardLink { .. } => figures.files += 1,
+            Kind::Directory => figures.directories += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Backs up.
+pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<BackupReport> {
+    let source = Source::open(options)?;
+    let started_at = cx.clock.now();
+    let mut state = repo.read_state(cx)?;
+    let mut own = Unfinished::take_over(repo, &state)?;
+    for _ in 0..ATTEMPTS_MAX {
+        let parent = newest_of_series(&state, options, &source);
+        let mut run = run::run(
+            cx,
+            repo,
+            options,
+            &source,
+            &state,
+            parent.as_ref(),
+            &mut own,
+        )?;
+        let manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
+        let warnings = std::mem::take(&mut run.totals.warnings);
+        if options.dry_run {
+            return Ok(BackupReport {
+                snapshot: None,
+                manifest,
+                warnings,
+                packs: 0,
+            });
+        }
+        let added = AddedSnapshot::new(repo.secrets().manifest_key(), manifest.encode());
+        let snapshot = added.id;
+        let draft = draft(options, added, &run, &own, parent.as_ref());
+        match repo.append(cx, Arc::clone(&state), draft)? {
+            Outcome::Committed(state) => {
+                let packs = own.packs().len() as u64;
+                own.finish();
+                run.finish();
+                // Whoever finds the log long shortens it; failing to is no reason to fail.
+                let _ = crate::repo::log::checkpoint(cx, repo.store(), &repo.log_keys(), state);
+                return Ok(BackupReport {
+                    snapshot: Some(snapshot),
+                    manifest,
+                    warnings,
+                    packs,
+                });
+            }
+            Outcome::Outdated(now, _) if now.snapshots.contains_key(&snapshot) => {
+                own.finish();
+                return Ok(BackupReport {
+                    snapshot: Some(snapshot),
+                    manifest,
+                    warnings,
+                    packs: 0,
+                });
+            }
+            Outcome::Outdated(now, why) => {
+                if matches!(why, Outdated::OwnPackDropped | Outdated::Skipped) {
+                    own.forget();
+                }
+                state = now;
+            }
+            Outcome::Unsettled => return Err(unsettled(repo)),
+        }
+    }
+    Err(Error::Busy {
+        what: format!("repository {}", repo.id().short()),
+        reason: "others kept removing what this backup relied on; try again".to_string(),
+    })
+}
+
+fn unsettled(repo: &Repo) -> Error {
+    Error::Store {
+        action: "append to",
+        object: "the log".to_string(),
+        reason: format!(
+            "{} keeps failing; the snapshot may or may not be saved, `list` will tell",
+            repo.store().location()
+        ),
+    }
+}
+
+/// Returns the snapshot to compare with: the newest of the same profile or place on this machine.
+fn newest_of_series(
+    state: &State,
+    options: &BackupOptions,
+    source: &Source,
+) -> Option<(SnapshotId, Manifest)> {
+    let snapshots = state.snapshots.iter();
+    let decoded = snapshots.filter_map(|(id, raw)| Some((*id, Manifest::decode(raw).ok()?)));
+    let of_series = decoded.filter(|(_, manifest)| {
+        manifest.host == options.host
+            && manifest.profile == options.profile
+            && manifest.root_path == source.root_bytes()
+    });
+    of_series.max_by_key(|(id, manifest)| (manifest.started_at, *id))
+}
+
+fn manifest(
+    cx: &Context,
+    options: &BackupOptions,
+    source: &Source,
+    run: &Run,
+    started_at: Timestamp,
+    parent: Option<&(SnapshotId, Manifest)>,
+) -> Manifest {
+    let mut figures = run.totals.figures;
+    figures.warnings = run.totals.warnings.len() as u64;
+    let duration_ns = cx.clock.now().since_ns(started_at).max(0);
+    Manifest {
+        started_at,
+        duration_ms: duration_ns.cast_unsigned() / 1_000_000,
+        host: options.host.clone(),
+        profile: options.profile.clone(),
+        root_path: source.root_bytes().to_vec(),
+        included: source.included().to_vec(),
+        partial: figures.warnings > 0,
+        tree: run.tree,
+        parent: parent.map(|(id, _)| *id),
+        figures,
+        tags: Vec::new(),
+        program: concat!("statekeep ", env!("CARGO_PKG_VERSION")).to_string(),
+    }
+}
+
+fn draft(
+    options: &BackupOptions,
+    added: AddedSnapshot,
+    run: &Run,
+    own: &Unfinished,
+    parent: Option<&(SnapshotId, Manifest)>,
+) -> Draft {
+    let own_packs: &BTreeMap<PackId, PackBytes> = own.packs();
+    let relies_on_packs: BTreeSet<PackId> = run
+        .relied_packs
+        .iter()
+        .filter(|pack| !own_packs.contains_key(*pack))
+        .copied()
+        .collect();
+    let mut draft = Draft {
+        relies_on_packs,
+        relies_on_snapshots: parent.iter().map(|(id, _)| *id).collect(),
+        packs_since: own.since(),
+        ..Draft::default()
+    };
+    let tag = |name: &String| Note::Tag(added.id, name.clone());
+    draft.change.notes = options.tags.iter().map(tag).collect();
+    draft.change.add_snapshots = vec![added];
+    draft.change.add_packs = own_packs
+        .iter()
+        .map(|(id, bytes)| AddedPack {
+            id: *id,
+            bytes: *bytes,
+        })
+        .collect();
+    draft
+}

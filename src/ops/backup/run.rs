@@ -1,0 +1,233 @@
+//! One scan from one state of the log: threads, packs, and what came of it.
+
+use crate::context::Context;
+use crate::context::Event;
+use crate::context::Timestamp;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::format::tree::TreeRoot;
+use crate::id::PackId;
+use crate::id::SnapshotId;
+use crate::ops::backup::BackupOptions;
+use crate::ops::backup::Totals;
+use crate::ops::backup::builder::Builder;
+use crate::ops::backup::large::LargeFiles;
+use crate::ops::backup::parent::Parent;
+use crate::ops::backup::pool;
+use crate::ops::backup::pool::Pool;
+use crate::ops::backup::pool::Worker;
+use crate::ops::backup::scan::Scan;
+use crate::ops::backup::seen::SeenWriter;
+use crate::ops::backup::source::Source;
+use crate::ops::backup::unfinished::Unfinished;
+use crate::repo::Repo;
+use crate::repo::chunks::Chunks;
+use crate::repo::log::State;
+use crate::repo::writer::FinishedPack;
+use crate::repo::writer::Writer;
+use crate::store::Key;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+/// What a scan came to.
+pub(super) struct Run {
+    pub tree: TreeRoot,
+    pub totals: Totals,
+    pub relied_packs: BTreeSet<PackId>,
+    seen: Option<SeenWriter>,
+    scan_began: Timestamp,
+}
+
+impl Run {
+    /// Keeps what was seen for the next backup, now that the snapshot exists.
+    pub(super) fn finish(self) {
+        if let Some(seen) = self.seen {
+            let _ = seen.finish(&self.tree, self.scan_began);
+        }
+    }
+}
+
+/// Scans the source and stores what is new.
+pub(super) fn run(
+    cx: &Context,
+    repo: &Repo,
+    options: &BackupOptions,
+    source: &Source,
+    state: &State,
+    parent: Option<&(SnapshotId, Manifest)>,
+    own: &mut Unfinished,
+) -> Result<Run> {
+    let mut packs = state.packs.clone();
+    packs.extend(own.packs());
+    let chunks = Chunks::open(repo, &packs)?;
+    let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(1);
+    let hand_over = |pack| finished.send(pack).map_err(|_| stopped());
+    let discard = |_| Ok(());
+    let writer = match options.dry_run {
+        true => Writer::begin(cx, &chunks, &discard),
+        false => Writer::begin(cx, &chunks, &hand_over),
+    };
+    let (jobs, job_queue) = mpsc::sync_channel(pool::QUEUE_LEN);
+    let job_queue = Mutex::new(job_queue);
+    let (done, outcomes) = mpsc::channel();
+    cx.progress.event(Event::Phase("read"));
+    let result = thread::scope(|scope| {
+        let publisher = scope.spawn(|| publish(repo, &chunks, &writer, own, to_publish));
+        let workers: Vec<_> = (0..worker_count())
+            .map(|_| {
+                let (jobs, tree, done) = (&job_queue, &source.tree, done.clone());
+                let (writer, chunks) = (&writer, &chunks);
+                scope.spawn(move || {
+                    Worker {
+                        jobs,
+                        done,
+                        writer,
+                        chunks,
+                        tree,
+                    }
+                    .run()
+                })
+            })
+            .collect();
+        drop(done);
+        let mut pool = Pool::new(jobs, outcomes);
+        let scanned = scan(cx, repo, options, source, parent, &chunks, &mut pool);
+        // No more jobs: the workers end, and with them whoever could finish a pack.
+        drop(pool);
+        let mut relied_packs = BTreeSet::new();
+        for worker in workers {
+            let scratch = worker.join().map_err(|_| stopped())?;
+            relied_packs.extend(scratch.relied_packs());
+        }
+        let finished_all = if scanned.is_ok() {
+            writer.finish()
+        } else {
+            Ok(())
+        };
+        finish_channel(&finished);
+        // The publisher knows the true cause if the others only found it gone.
+        let published = publisher.join().map_err(|_| stopped())?;
+        published?;
+        finished_all?;
+        let mut run = scanned?;
+        run.relied_packs = relied_packs;
+        Ok(run)
+    });
+    chunks.save_index();
+    result
+}
+
+fn scan(
+    cx: &Context,
+    repo: &Repo,
+    options: &BackupOptions,
+    source: &Source,
+    parent: Option<&(SnapshotId, Manifest)>,
+    chunks: &Chunks<'_>,
+    pool: &mut Pool,
+) -> Result<Run> {
+    let scan_began = cx.clock.now();
+    let cut_key = repo.secrets().cut_key();
+    let seen_path = seen_path(repo, options, source);
+    let unique = u64::from_le_bytes(cx.random_bytes()?);
+    let seen = match (&seen_path, options.dry_run) {
+        (Some(path), false) => SeenWriter::begin(path, unique).ok(),
+        _ => None,
+    };
+    let mut totals = Totals::default();
+    let tree = parent.map(|(_, manifest)| &manifest.tree);
+    let mut parent = Parent::begin(chunks, tree, seen_path.as_deref());
+    let mut builder = Builder::begin(cut_key, seen);
+    let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key);
+    let walk = source.walk()?;
+    Scan {
+        cx,
+        tree: &source.tree,
+        pool,
+        totals: &mut totals,
+        parent: &mut parent,
+        builder: &mut builder,
+        large: &mut large,
+        secrets: &source.secrets,
+        links: HashMap::new(),
+    }
+    .run(walk)?;
+    let (tree, seen) = builder.finish(pool, &mut totals, &mut parent, &mut large)?;
+    Ok(Run {
+        tree,
+        totals,
+        relied_packs: BTreeSet::new(),
+        seen,
+        scan_began,
+    })
+}
+
+/// Makes finished packs durable, one after the other, while the others go on encoding.
+fn publish(
+    repo: &Repo,
+    chunks: &Chunks<'_>,
+    writer: &Writer<'_, '_>,
+    own: &mut Unfinished,
+    packs: Receiver<FinishedPack>,
+) -> Result<()> {
+    for pack in packs {
+        if pack.object.is_empty() {
+            break;
+        }
+        // `Taken` is our own earlier attempt: the name is the hash of salted content.
+        repo.store().put_new(&Key::pack(&pack.id), &pack.object)?;
+        own.add(pack.id, pack.bytes);
+        chunks.add_pack(pack.id, pack.bytes, &pack.rows);
+        writer.forget_claims(&pack.rows);
+    }
+    Ok(())
+}
+
+/// The sender outlives the scope, so the end is told by a pack without content.
+fn finish_channel(finished: &mpsc::SyncSender<FinishedPack>) {
+    let id = PackId([0; 32]);
+    let bytes = crate::format::entry::PackBytes {
+        stored_bytes: 0,
+        table_bytes: 0,
+    };
+    let _ = finished.send(FinishedPack {
+        id,
+        object: Vec::new(),
+        bytes,
+        rows: Vec::new(),
+    });
+}
+
+fn worker_count() -> usize {
+    thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16))
+}
+
+/// One file for each series, by everything that makes it one.
+fn seen_path(repo: &Repo, options: &BackupOptions, source: &Source) -> Option<PathBuf> {
+    let dir = repo.cache_dir()?;
+    std::fs::create_dir_all(dir).ok()?;
+    let mut hasher = blake3::Hasher::new();
+    for part in [
+        options.host.as_bytes(),
+        options.profile.as_bytes(),
+        source.root_bytes(),
+    ] {
+        hasher
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part);
+    }
+    let name = crate::id::hex(&hasher.finalize().as_bytes()[..8]);
+    Some(dir.join(format!("seen-{name}")))
+}
+
+fn stopped() -> Error {
+    Error::Refused {
+        reason: "a thread of the backup stopped early".to_string(),
+    }
+}

@@ -1,0 +1,259 @@
+//! Walking the source beside the parent, and deciding for every node what is to be done.
+
+use crate::context::Context;
+use crate::context::Event;
+use crate::error::Result;
+use crate::format::list::Stream;
+use crate::format::tree::Attributes;
+use crate::format::tree::Class;
+use crate::format::tree::Content;
+use crate::format::tree::Entry;
+use crate::format::tree::FileTime;
+use crate::format::tree::Kind;
+use crate::format::tree::SMALL_FILE_BYTES_MAX;
+use crate::ops::backup::Totals;
+use crate::ops::backup::builder::Builder;
+use crate::ops::backup::builder::Known;
+use crate::ops::backup::builder::NewContent;
+use crate::ops::backup::builder::NewEntry;
+use crate::ops::backup::large::LargeFiles;
+use crate::ops::backup::parent::Old;
+use crate::ops::backup::parent::Parent;
+use crate::ops::backup::pool::Pool;
+use crate::ops::backup::seen::Fingerprint;
+use crate::source::files;
+use crate::source::files::Item;
+use crate::source::files::Problem;
+use crate::source::files::Rules;
+use crate::source::files::Stat;
+use crate::source::files::Tree;
+use crate::source::files::Walk;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Nodes between two events of progress.
+const NODES_PER_EVENT: u64 = 256;
+
+/// Everything a scan works with.
+pub(super) struct Scan<'s, 'a> {
+    pub cx: &'s Context,
+    pub tree: &'s Tree,
+    pub pool: &'s mut Pool,
+    pub totals: &'s mut Totals,
+    pub parent: &'s mut Parent<'a>,
+    pub builder: &'s mut Builder<'a>,
+    pub large: &'s mut LargeFiles<'a>,
+    pub secrets: &'s Rules,
+    /// First path of each file with several names, by device and inode.
+    pub links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl<'a> Scan<'_, 'a> {
+    /// Walks to the end.
+    pub(super) fn run(&mut self, walk: Walk<'_>) -> Result<()> {
+        let mut nodes = 0;
+        for found in walk {
+            match found {
+                Ok(item) => self.item(item)?,
+                Err(problem) => self.totals.warnings.push(problem),
+            }
+            nodes += 1;
+            if nodes % NODES_PER_EVENT == 0 {
+                self.cx.check()?;
+                self.cx.progress.event(Event::Done {
+                    files: NODES_PER_EVENT,
+                    bytes: 0,
+                });
+            }
+        }
+        let files = nodes % NODES_PER_EVENT;
+        self.cx.progress.event(Event::Done { files, bytes: 0 });
+        Ok(())
+    }
+
+    fn item(&mut self, item: Item) -> Result<()> {
+        let old = self.parent.find(&item.path)?;
+        let fingerprint = Fingerprint::of(&item.stat);
+        // Status changes move the change time, so equal fingerprints mean equal attributes too.
+        let same = old.as_ref().is_some_and(|old| {
+            old.fingerprint == Some(fingerprint)
+                && same_kind(&old.entry.kind, item.stat.kind)
+                && old.entry.modified == file_time(&item.stat)
+        });
+        let made = match self.make(&item, old.as_ref(), same) {
+            Ok(made) => made?,
+            Err(problem) => {
+                self.totals.warnings.push(problem);
+                return Ok(());
+            }
+        };
+        let Some((kind, content, attributes, stat)) = made else {
+            return Ok(());
+        };
+        let known = match (&old, same) {
+            (None, _) => Known::New,
+            (Some(_), true) => Known::Same,
+            (Some(_), false) => Known::Changed,
+        };
+        let entry = Entry {
+            path: item.path,
+            attributes,
+            modified: file_time(&stat),
+            kind,
+        };
+        let fingerprint = Fingerprint::of(&stat);
+        let new = NewEntry {
+            entry,
+            fingerprint,
+            content,
+            known,
+        };
+        self.builder
+            .push(self.pool, self.totals, self.parent, self.large, new)
+    }
+
+    /// The outer result is the source's, the inner one the store's. `None`: left out, and said.
+    fn make(&mut self, item: &Item, old: Option<&Old>, same: bool) -> Result<Made<'a>, Problem> {
+        let (path, stat) = (&item.path, &item.stat);
+        let attributes = match old.filter(|_| same) {
+            Some(old) => Arc::clone(&old.entry.attributes),
+            None if stat.kind == files::Kind::File => attributes(stat, Vec::new()),
+            None => attributes(stat, self.tree.xattrs(path)?),
+        };
+        let complete = |kind| {
+            Ok(Ok(Some((
+                kind,
+                NewContent::Complete,
+                attributes.clone(),
+                *stat,
+            ))))
+        };
+        let (major, minor) = stat.rdev;
+        match stat.kind {
+            files::Kind::Directory => complete(Kind::Directory),
+            files::Kind::Fifo => complete(Kind::Fifo),
+            files::Kind::Socket => complete(Kind::Socket),
+            files::Kind::CharDevice => complete(Kind::CharDevice { major, minor }),
+            files::Kind::BlockDevice => complete(Kind::BlockDevice { major, minor }),
+            files::Kind::Symlink => match old.filter(|_| same).map(|old| &old.entry.kind) {
+                Some(kind) => complete(kind.clone()),
+                None => complete(Kind::Symlink {
+                    target: self.tree.read_link(path)?,
+                }),
+            },
+            files::Kind::File => {
+                if stat.links > 1 {
+                    let first = self.links.entry((stat.device, stat.inode));
+                    let first = first.or_insert_with(|| path.clone());
+                    if first != path {
+                        let first = first.clone();
+                        return complete(Kind::HardLink { path: first });
+                    }
+                }
+                Ok(self.file(item, old, same, attributes))
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        item: &Item,
+        old: Option<&Old>,
+        same: bool,
+        attributes: Arc<Attributes>,
+    ) -> Made<'a> {
+        let (path, stat, size_bytes) = (&item.path, item.stat, item.stat.size_bytes);
+        let is_secret = self.secrets.exclude(path, files::Kind::File);
+        if size_bytes <= SMALL_FILE_BYTES_MAX {
+            let class = if is_secret {
+                Class::Secret
+            } else {
+                Class::Ordinary
+            };
+            let old_class = old.and_then(|old| old.entry.class());
+            let unchanged = same && old_class == Some(class);
+            let place = old
+                .filter(|_| old_class == Some(class))
+                .and_then(|old| old.place);
+            let content = Content::Bundled(class);
+            let kind = Kind::File {
+                size_bytes,
+                content,
+            };
+            return Ok(Some((
+                kind,
+                NewContent::Small {
+                    old: place,
+                    unchanged,
+                },
+                attributes,
+                stat,
+            )));
+        }
+        let old_stream: Option<(&Stream, u64)> = old.and_then(|old| match &old.entry.kind {
+            Kind::File {
+                size_bytes,
+                content: Content::Stream(stream),
+            } => Some((stream, *size_bytes)),
+            _ => None,
+        });
+        if let (true, Some((stream, size_bytes))) = (same, old_stream) {
+            let kind = Kind::File {
+                size_bytes,
+                content: Content::Stream(*stream),
+            };
+            return Ok(Some((kind, NewContent::Complete, attributes, stat)));
+        }
+        // Secrets are never a prefix of other data, nor other data of them.
+        let base = old_stream.filter(|_| !is_secret);
+        let Some(file) = self.large.read(self.pool, self.totals, path, base)? else {
+            return Ok(None);
+        };
+        // A placeholder until the last chunk is stored; the builder enters the real one.
+        let kind = Kind::File {
+            size_bytes,
+            content: Content::Bundled(Class::Ordinary),
+        };
+        let attributes = self::attributes(&file.stat, file.xattrs);
+        Ok(Some((
+            kind,
+            NewContent::Stream(Box::new(file.stream)),
+            attributes,
+            file.stat,
+        )))
+    }
+}
+
+/// `None`: the node is left out, and the warnings say why.
+type Made<'a> = Result<Option<(Kind, NewContent<'a>, Arc<Attributes>, Stat)>>;
+
+fn attributes(stat: &Stat, xattrs: files::Xattrs) -> Arc<Attributes> {
+    let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
+    Arc::new(Attributes {
+        mode,
+        uid,
+        gid,
+        xattrs,
+    })
+}
+
+/// Returns the time of the last change of content, as trees keep it.
+pub(super) fn file_time(stat: &Stat) -> FileTime {
+    FileTime {
+        seconds: stat.mtime.secs,
+        nanoseconds: stat.mtime.nanos,
+    }
+}
+
+fn same_kind(old: &Kind, new: files::Kind) -> bool {
+    matches!(
+        (old, new),
+        (Kind::File { .. } | Kind::HardLink { .. }, files::Kind::File)
+            | (Kind::Directory, files::Kind::Directory)
+            | (Kind::Symlink { .. }, files::Kind::Symlink)
+            | (Kind::Fifo, files::Kind::Fifo)
+            | (Kind::Socket, files::Kind::Socket)
+            | (Kind::CharDevice { .. }, files::Kind::CharDevice)
+            | (Kind::BlockDevice { .. }, files::Kind::BlockDevice)
+    )
+}

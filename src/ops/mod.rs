@@ -1,0 +1,3 @@
+//! What people ask for, one file or folder for each verb. The only place that starts threads.
+
+pub mod backup;

@@ -1,0 +1,72 @@
+//! The state of a repository, remembered locally between runs.
+//!
+//! The memory saves reading the log again, and it notices a store that went back in time. It is a
+//! cache: sealed like a checkpoint, written without syncs, and ignored when it cannot be read.
+
+use crate::context::Context;
+use crate::disk;
+use crate::disk::RealDisk;
+use crate::error::Result;
+use crate::format::container;
+use crate::format::container::ObjectKind;
+use crate::repo::Repo;
+use crate::repo::log;
+use crate::repo::log::Draft;
+use crate::repo::log::LogKeys;
+use crate::repo::log::Outcome;
+use crate::repo::log::State;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Repo {
+    /// Returns what opens and seals the log.
+    pub fn log_keys(&self) -> LogKeys {
+        let data = self.secrets().data_keys().clone();
+        LogKeys {
+            data,
+            manifest: *self.secrets().manifest_key(),
+        }
+    }
+
+    /// Reads the state of the repository now.
+    pub fn read_state(&self, cx: &Context) -> Result<Arc<State>> {
+        let remembered = self.remembered_state();
+        let known = remembered.as_ref().map(|state| state.position);
+        let state = log::read_state(cx, self.store(), &self.log_keys(), remembered)?;
+        if known != Some(state.position) {
+            self.remember_state(cx, &state);
+        }
+        Ok(state)
+    }
+
+    /// Appends an entry to the log.
+    pub fn append(&self, cx: &Context, state: Arc<State>, draft: Draft) -> Result<Outcome> {
+        let outcome = log::append(cx, self.store(), &self.log_keys(), state, draft)?;
+        if let Outcome::Committed(state) = &outcome {
+            self.remember_state(cx, state);
+        }
+        Ok(outcome)
+    }
+
+    fn remembered_state(&self) -> Option<Arc<State>> {
+        let object = std::fs::read(self.state_path()?).ok()?;
+        let keys = self.log_keys();
+        let plain = container::unseal(&keys.data, ObjectKind::Checkpoint, &object).ok()?;
+        State::decode(&keys.manifest, &plain).ok().map(Arc::new)
+    }
+
+    /// Failing to remember costs time at the next run, and nothing else.
+    fn remember_state(&self, cx: &Context, state: &State) {
+        let (Some(path), Ok(salt)) = (self.state_path(), cx.random_bytes()) else {
+            return;
+        };
+        let plain = state.encode();
+        let keys = self.secrets().data_keys();
+        let object = container::seal(keys, ObjectKind::Checkpoint, salt, &plain);
+        let _ = disk::replace_cache(&RealDisk, &path, &object);
+    }
+
+    fn state_path(&self) -> Option<PathBuf> {
+        self.cache_dir().map(|dir| dir.join("state"))
+    }
+}
