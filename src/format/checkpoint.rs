@@ -17,6 +17,7 @@ use crate::id::PackId;
 use crate::id::SlotHash;
 use crate::id::SnapshotId;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct State {
     pub notes: Notes,
     /// How this copy was read. Not stored.
     pub read: Read,
+    /// Packs that entries read since `read.since` called gone. Not stored.
+    pub gone: BTreeSet<PackId>,
 }
 
 /// How a copy of the state came to this process. It says nothing about the repository.
@@ -51,6 +54,8 @@ pub struct Read {
     pub since: u64,
     /// Every slot up to this position is known to survive power loss.
     pub settled: u64,
+    /// The last slot whose entry took effect.
+    pub proved: u64,
     /// Stored bytes of the checkpoint it began with.
     pub checkpoint_bytes: u64,
     /// Stored bytes of the slots after it.
@@ -67,6 +72,11 @@ impl Hash for State {
 }
 
 impl State {
+    /// Returns true if an entry read dropped this pack, even if it is forgotten since.
+    pub fn was_dropped(&self, id: &PackId) -> bool {
+        self.dropped.contains_key(id) || self.gone.contains(id)
+    }
+
     /// Returns the hash of the log up to and with `position`; all zero before the first slot.
     pub fn log_hash(&self) -> SlotHash {
         self.recent.last().copied().unwrap_or(SlotHash([0; 32]))
@@ -144,6 +154,7 @@ impl State {
         state.read = Read {
             since: state.position,
             settled: state.position,
+            proved: state.position,
             checkpoint_bytes: bytes.len() as u64,
             tail_bytes: 0,
         };
@@ -175,6 +186,7 @@ mod tests {
             dropped: [(PackId([4; 32]), Timestamp(-5))].into(),
             notes,
             read: Read::default(),
+            gone: BTreeSet::new(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::repo::log::read::ReadOutcome;
 use crate::repo::log::read::ReadState;
 use crate::repo::log::rules::Rule;
 use crate::repo::log::rules::Rules;
+use crate::repo::log::settle::Settle;
 use crate::repo::log::step::Machine;
 use crate::repo::log::step::Put;
 use crate::repo::log::step::Reply;
@@ -103,9 +104,7 @@ pub struct Append {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Begin,
-    /// The last slot was seen. Is it there after a sync?
-    Sync,
-    LastAgain,
+    Settle(Settle),
     Put(Arc<Entry>),
     /// The slot was taken. By whom?
     Taken(Arc<Entry>),
@@ -170,8 +169,7 @@ impl Append {
         if !draft.relies_on_packs.iter().all(is_stored) && applies(Rule::Fence) {
             return Some(Outdated::PackDropped);
         }
-        let is_dropped = |id| state.dropped.contains_key(id);
-        if packs.iter().any(|pack| is_dropped(&pack.id)) && applies(Rule::Fence) {
+        if packs.iter().any(|pack| state.was_dropped(&pack.id)) && applies(Rule::Fence) {
             return Some(Outdated::OwnPackDropped);
         }
         let skipped = draft.packs_since < state.read.since;
@@ -188,9 +186,8 @@ impl Append {
     fn at_end(&mut self) -> AppendStep {
         if self.state.read.settled < self.state.position && !self.rules.omit(Rule::SettleBeforePut)
         {
-            // Order: seen, synced, seen again, and only then built upon. So a slot never stands on
-            // one that power loss can take away.
-            return self.ask(Phase::Sync, Request::Sync(Folder::Log));
+            // Order: a slot never stands on one that power loss can take away.
+            return self.settle(Settle::new(self.state.clone()), None);
         }
         if let Some(why) = self.objection() {
             return self.outdated(why);
@@ -201,6 +198,17 @@ impl Append {
             written_at: self.written_at,
             change: self.draft.change.clone(),
         }))
+    }
+
+    fn settle(&mut self, mut settle: Settle, reply: Option<Reply>) -> AppendStep {
+        match settle.step(reply)? {
+            Step::Ask(request) => self.ask(Phase::Settle(settle), request),
+            Step::Done(Some(state)) => {
+                self.state = state;
+                self.at_end()
+            }
+            Step::Done(None) => self.reread(),
+        }
     }
 
     fn put(&mut self, entry: Arc<Entry>) -> AppendStep {
@@ -321,18 +329,7 @@ impl Machine for Append {
     fn step(&mut self, reply: Option<Reply>) -> AppendStep {
         match (std::mem::replace(&mut self.phase, Phase::Begin), reply) {
             (Phase::Begin, None) => self.at_end(),
-            (Phase::Sync, Some(Reply::Done)) => {
-                let again = Request::GetSlot(self.state.position);
-                self.ask(Phase::LastAgain, again)
-            }
-            (Phase::LastAgain, Some(Reply::Slot(slot))) => match read::is_last(&self.state, slot) {
-                true => {
-                    let state = Arc::make_mut(&mut self.state);
-                    state.read.settled = state.position;
-                    self.at_end()
-                }
-                false => self.reread(),
-            },
+            (Phase::Settle(settle), reply) => self.settle(settle, reply),
             (Phase::Put(entry), Some(Reply::Put(put))) => self.put_ended(entry, put),
             (Phase::Taken(entry), Some(Reply::Slot(slot))) => self.taken(entry, slot),
             (Phase::Unknown(entry), Some(Reply::Slot(slot))) => self.unknown(entry, slot),

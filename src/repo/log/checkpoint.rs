@@ -13,7 +13,6 @@ use crate::repo::log::step::Machine;
 use crate::repo::log::step::Reply;
 use crate::repo::log::step::Request;
 use crate::repo::log::step::Step;
-use crate::store::Folder;
 use std::sync::Arc;
 
 /// Stores a state as a checkpoint. The output is whether one was written.
@@ -27,8 +26,6 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Begin,
-    Sync,
-    LastAgain,
     List,
     Put,
 }
@@ -57,18 +54,10 @@ impl Machine for Checkpoint {
         match (self.phase, reply) {
             // A state that came from a checkpoint alone is one already.
             (Phase::Begin, None) if state.position == state.read.since => Ok(Step::Done(false)),
-            (Phase::Begin, None) if state.read.settled < state.position => {
-                self.ask(Phase::Sync, Request::Sync(Folder::Log))
-            }
+            // Order: slots are durable before a checkpoint stands for them, or power loss leaves
+            // it with slots that others have written anew.
+            (Phase::Begin, None) if state.read.settled < state.position => Ok(Step::Done(false)),
             (Phase::Begin, None) => self.ask(Phase::List, Request::ListCheckpoints),
-            (Phase::Sync, Some(Reply::Done)) => {
-                let again = Request::GetSlot(state.position);
-                self.ask(Phase::LastAgain, again)
-            }
-            (Phase::LastAgain, Some(Reply::Slot(slot))) => match read::is_last(state, slot) {
-                true => self.ask(Phase::List, Request::ListCheckpoints),
-                false => Ok(Step::Done(false)),
-            },
             (Phase::List, Some(Reply::Checkpoints(list))) => {
                 let is_exact = read::is_exact(self.rules, state, &list)
                     || self.rules.omit(Rule::ExactBeforeCheckpoint);

@@ -15,7 +15,6 @@ use crate::repo::log::step::Reply;
 use crate::repo::log::step::Request;
 use crate::repo::log::step::Step;
 use crate::repo::log::step::StoredPack;
-use crate::store::Folder;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -106,8 +105,6 @@ pub struct Sweep {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Begin,
-    Sync,
-    LastAgain,
     Checkpoints,
     Packs,
     Delete(Vec<StoredPack>),
@@ -147,14 +144,12 @@ impl Sweep {
     }
 
     fn begin(&mut self) -> Result<Step<SweepReport>> {
-        if self.rules.omit(Rule::SettleBeforeDelete) {
-            return self.ask(Phase::Packs, Request::ListPacks);
-        }
         // Order: the drop must be durable before the first pack goes (I4). The state may hold
         // entries of others, so this is not implied by an append of one's own.
-        match self.state.read.settled < self.state.position {
-            true => self.ask(Phase::Sync, Request::Sync(Folder::Log)),
-            false => self.ask(Phase::Checkpoints, Request::ListCheckpoints),
+        let is_settled = self.state.position <= self.state.read.settled;
+        match is_settled || self.rules.omit(Rule::SettleRead) {
+            true => self.ask(Phase::Checkpoints, Request::ListCheckpoints),
+            false => self.outdated(),
         }
     }
 
@@ -183,14 +178,6 @@ impl Machine for Sweep {
     fn step(&mut self, reply: Option<Reply>) -> Result<Step<SweepReport>> {
         match (std::mem::replace(&mut self.phase, Phase::Begin), reply) {
             (Phase::Begin, None) => self.begin(),
-            (Phase::Sync, Some(Reply::Done)) => {
-                let again = Request::GetSlot(self.state.position);
-                self.ask(Phase::LastAgain, again)
-            }
-            (Phase::LastAgain, Some(Reply::Slot(slot))) => match read::is_last(&self.state, slot) {
-                true => self.ask(Phase::Checkpoints, Request::ListCheckpoints),
-                false => self.outdated(),
-            },
             (Phase::Checkpoints, Some(Reply::Checkpoints(list))) => {
                 let is_exact = read::is_exact(self.rules, &self.state, &list);
                 match is_exact || self.rules.omit(Rule::ExactBeforeDelete) {

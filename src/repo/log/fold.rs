@@ -47,6 +47,7 @@ impl State {
         self.recent.push(hash);
         self.read.tail_bytes += slot.stored_bytes;
         if applied == Applied::Valid {
+            self.read.proved = self.position;
             self.change(slot, rules);
         }
         applied
@@ -78,6 +79,7 @@ impl State {
         }
         for id in &change.gone_packs {
             self.dropped.remove(id);
+            self.gone.insert(*id);
         }
         for note in &change.notes {
             self.notes.apply(note);

@@ -17,6 +17,7 @@ mod explore;
 mod fold;
 mod read;
 mod rules;
+mod settle;
 mod step;
 mod trim;
 

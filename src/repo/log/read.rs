@@ -10,14 +10,15 @@ use crate::error::Result;
 use crate::format::checkpoint::State;
 use crate::id::SlotHash;
 use crate::repo::log::fold;
+use crate::repo::log::rules::Rule;
 use crate::repo::log::rules::Rules;
+use crate::repo::log::settle::Settle;
 use crate::repo::log::step::Machine;
 use crate::repo::log::step::Reply;
 use crate::repo::log::step::Request;
 use crate::repo::log::step::Slot;
 use crate::repo::log::step::Step;
 use crate::repo::log::step::StoredCheckpoint;
-use crate::store::Folder;
 use crate::store::Key;
 use std::sync::Arc;
 
@@ -53,8 +54,7 @@ enum Phase {
     BeyondGap(Arc<State>),
     /// There is. Is the next one really missing?
     GapAgain(Arc<State>),
-    Sync(Arc<State>),
-    LastAgain(Arc<State>),
+    Settle(Settle),
     Closing(Arc<State>),
 }
 
@@ -171,6 +171,7 @@ impl ReadState {
                 let mut state = State::clone(&seen);
                 state.read.since = state.position;
                 state.read.settled = state.position;
+                state.read.proved = state.position;
                 self.begin_at(Arc::new(state))
             }
             // Its last slot was trimmed; the checkpoint made there is as good.
@@ -210,11 +211,21 @@ impl ReadState {
                 "it cannot be read, and the slots it stands for are not there",
             ));
         }
-        if state.position == state.read.settled {
+        if self.rules.omit(Rule::SettleRead) {
             return self.close(state);
         }
-        self.phase = Phase::Sync(state);
-        Ok(Step::Ask(Request::Sync(Folder::Log)))
+        self.settle(Settle::new(state), None)
+    }
+
+    fn settle(&mut self, mut settle: Settle, reply: Option<Reply>) -> Result<Step<ReadOutcome>> {
+        match settle.step(reply)? {
+            Step::Ask(request) => {
+                self.phase = Phase::Settle(settle);
+                Ok(Step::Ask(request))
+            }
+            Step::Done(Some(state)) => self.close(state),
+            Step::Done(None) => self.restart(),
+        }
     }
 
     fn close(&mut self, state: Arc<State>) -> Result<Step<ReadOutcome>> {
@@ -251,18 +262,7 @@ impl Machine for ReadState {
             }
             (Phase::GapAgain(state), Reply::Slot(Some(slot))) => self.slot(state, &slot),
             (Phase::GapAgain(state), Reply::Slot(None)) => self.torn(&state),
-            (Phase::Sync(state), Reply::Done) => {
-                let ask = Request::GetSlot(state.position);
-                self.phase = Phase::LastAgain(state);
-                Ok(Step::Ask(ask))
-            }
-            (Phase::LastAgain(mut state), Reply::Slot(slot)) => match is_last(&state, slot) {
-                true => {
-                    Arc::make_mut(&mut state).read.settled = state.position;
-                    self.close(state)
-                }
-                false => self.restart(),
-            },
+            (Phase::Settle(settle), reply) => self.settle(settle, Some(reply)),
             (Phase::Closing(state), Reply::Checkpoints(list)) => {
                 match is_exact(self.rules, &state, &list) {
                     true => Ok(Step::Done(ReadOutcome {
@@ -275,14 +275,6 @@ impl Machine for ReadState {
             (phase, reply) => unreachable!("{reply:?} does not answer {phase:?}"),
         }
     }
-}
-
-/// Returns true if this is the slot the state was read up to.
-pub(crate) fn is_last(state: &State, slot: Option<Arc<Slot>>) -> bool {
-    let before = state.hash_at(state.position.saturating_sub(1));
-    slot.zip(before).is_some_and(|(slot, before)| {
-        fold::next_hash(before, &slot.object_hash) == state.log_hash()
-    })
 }
 
 /// Returns true if no slot the state was read from can have been trimmed before it was read.

@@ -30,8 +30,8 @@ pub(crate) enum Rule {
     SettleBeforePut,
     /// A slot found to be one's own is made durable before it counts.
     SettleOwn,
-    /// A drop is durable before the first pack is deleted.
-    SettleBeforeDelete,
+    /// What was read is durable before it is acted on: a drop, before the first pack is deleted.
+    SettleRead,
     /// A state is acted on only if none of the slots it was read from can have been trimmed.
     ExactBeforeDelete,
     /// The same for a checkpoint.

@@ -59,9 +59,7 @@ impl Hash for World {
             (position, state.log_hash()).hash(hasher);
         }
         let delayed = self.delayed.as_ref();
-        delayed
-            .map(|(number, slot)| (number, slot.object_hash))
-            .hash(hasher);
+        delayed.map(|(number, slot)| (number, slot.object_hash)).hash(hasher);
         (self.losses_left, self.crashes_left, &self.acknowledged).hash(hasher);
     }
 }
@@ -85,6 +83,7 @@ impl World {
         state.read = Default::default();
         state.read.since = 1;
         state.read.settled = 1;
+        state.read.proved = 1;
         World {
             rules,
             packs: 1 << FIRST_PACK,
@@ -117,6 +116,8 @@ impl World {
                 stored.read = Default::default();
                 stored.read.since = stored.position;
                 stored.read.settled = stored.position;
+                stored.read.proved = stored.position;
+                stored.gone.clear();
                 let stored = Arc::new(stored);
                 self.checkpoints.entry(state.position).or_insert(stored);
                 Reply::Done
@@ -167,9 +168,7 @@ impl World {
     }
 
     pub(super) fn sync(&mut self) {
-        self.slots
-            .values_mut()
-            .for_each(|(_, durable)| *durable = true);
+        self.slots.values_mut().for_each(|(_, durable)| *durable = true);
     }
 
     /// Returns every world that power loss can leave.
@@ -202,11 +201,7 @@ impl World {
             }
         }
         for name in &self.acknowledged {
-            if !state
-                .snapshots
-                .values()
-                .any(|manifest| manifest[0] == *name)
-            {
+            if !state.snapshots.values().any(|manifest| manifest[0] == *name) {
                 let name = char::from(*name);
                 return Some(format!("snapshot {name} was acknowledged and is not there"));
             }
