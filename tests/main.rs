@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod backup;
 mod contract;
 mod crash;
 mod files;
 mod jail;
+mod support;
 mod tidy;

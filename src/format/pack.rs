@@ -1,6 +1,6 @@
-//! The table of a pack: one row for each record, stored by columns in one zstd frame.
+//! The table of a pack: one row for each record, stored by columns.
 //!
-//! `docs/format.md`, section "Pack". The plain stream of a pack is `records | table frame | tail`.
+//! `docs/format.md`, section "Pack". The plain stream of a pack is `records | table | tail`.
 //! Records have no headers of their own; row i begins where row i - 1 ends.
 //! Invariant I13: a row's height is zero without bases, else above that of every base it resolves
 //! to; readers look for bases only among lower heights, so chains end whatever a pack claims.
@@ -19,12 +19,11 @@ pub const CHUNK_BYTES_MAX: u32 = 16 << 20;
 pub const BASES_MAX: usize = 16;
 /// The bases of a record together are no longer.
 pub const PREFIX_BYTES_MAX: usize = 64 << 20;
-/// Bytes of the tail: table offset, bytes of the table frame, plain bytes of the table.
+/// Bytes of the tail: table offset, bytes of the table, plain bytes of its compressed columns.
 pub const TAIL_BYTES: usize = 16;
 
-/// Least bytes of a row in a table: id, encoding, height, two lengths, number of bases.
-const ROW_BYTES_MIN: usize = 37;
-const TABLE_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of a row in the compressed columns: encoding, height, bases, two lengths.
+const COLUMNS_BYTES_MAX: usize = 13;
 const TABLE_LEVEL: i32 = 3;
 
 /// The first bytes of an id, by which a record names its base.
@@ -125,31 +124,36 @@ pub struct Row {
     pub bases: Vec<BaseId>,
 }
 
-/// Returns the bytes behind the records: the table frame and the tail.
+/// Returns the bytes behind the records: the table and the tail. Ids cannot be compressed, and
+/// would spoil the statistics of what can; so only the other columns are in the frame.
 pub fn encode_table(rows: &[Row]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(rows.len() * 48 + 8);
-    wire::put_varint(&mut plain, rows.len() as u64);
+    let mut out = Vec::with_capacity(rows.len() * 48 + 64);
+    let bases: usize = rows.iter().map(|row| row.bases.len()).sum();
+    wire::put_varint(&mut out, rows.len() as u64);
+    wire::put_varint(&mut out, bases as u64);
     rows.iter()
-        .for_each(|row| plain.extend_from_slice(row.id.as_bytes()));
-    rows.iter().for_each(|row| plain.push(row.encoding.byte()));
-    rows.iter().for_each(|row| plain.push(row.height));
-    rows.iter()
-        .for_each(|row| wire::put_varint(&mut plain, u64::from(row.plain_bytes)));
-    rows.iter()
-        .for_each(|row| wire::put_varint(&mut plain, u64::from(row.stored_bytes)));
-    rows.iter()
-        .for_each(|row| plain.push(row.bases.len() as u8));
+        .for_each(|row| out.extend_from_slice(row.id.as_bytes()));
     rows.iter()
         .flat_map(|row| &row.bases)
-        .for_each(|base| plain.extend_from_slice(base));
+        .for_each(|base| out.extend_from_slice(base));
 
-    let mut encoder = Encoder::new(TABLE_LEVEL);
-    let mut out = encoder.whole(&plain).to_vec();
+    let mut columns = Vec::with_capacity(rows.len() * 8);
+    rows.iter()
+        .for_each(|row| columns.push(row.encoding.byte()));
+    rows.iter().for_each(|row| columns.push(row.height));
+    rows.iter()
+        .for_each(|row| columns.push(row.bases.len() as u8));
+    rows.iter()
+        .for_each(|row| wire::put_varint(&mut columns, u64::from(row.plain_bytes)));
+    rows.iter()
+        .for_each(|row| wire::put_varint(&mut columns, u64::from(row.stored_bytes)));
+    out.extend_from_slice(Encoder::new(TABLE_LEVEL).whole(&columns));
+
     let table_bytes = out.len() as u32;
     let records: u64 = rows.iter().map(|row| u64::from(row.stored_bytes)).sum();
     out.extend_from_slice(&records.to_le_bytes());
     out.extend_from_slice(&table_bytes.to_le_bytes());
-    out.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(columns.len() as u32).to_le_bytes());
     out
 }
 
@@ -165,24 +169,32 @@ pub fn table_bytes(tail: &[u8; TAIL_BYTES], pack_plain_bytes: u64) -> Decoded<u6
     }
 }
 
-/// Reads the rows from the end of a pack's plain stream: the table frame and the tail.
+/// Reads the rows from the end of a pack's plain stream: the table and the tail.
 pub fn decode_table(bytes: &[u8]) -> Decoded<Vec<Row>> {
     let split = bytes
         .len()
         .checked_sub(TAIL_BYTES)
         .ok_or(Malformed::Bytes("cut short"))?;
-    let (frame, tail) = bytes.split_at(split);
+    let (table, tail) = bytes.split_at(split);
     let mut tail = Reader::new(tail);
-    let (records, table, plain_bytes) = (tail.u64()?, tail.u32()?, tail.u32()? as usize);
-    if table as usize != frame.len() || plain_bytes > TABLE_BYTES_MAX {
+    let (records, table_bytes, columns_bytes) = (tail.u64()?, tail.u32()?, tail.u32()?);
+    if table_bytes as usize != table.len() {
         return Err(Malformed::Bytes(
             "the tail of the pack contradicts its table",
         ));
     }
-    let mut plain = Vec::new();
-    let decoded = Decoder::new().decode(frame, &[], plain_bytes, &mut plain);
+    let mut reader = Reader::new(table);
+    let count = reader.count(ChunkId::LEN)?;
+    let base_count = reader.count(8)?;
+    if columns_bytes as usize > count.saturating_mul(COLUMNS_BYTES_MAX) {
+        return Err(Malformed::Bytes("the columns of the table are too long"));
+    }
+    let ids = reader.take(count * ChunkId::LEN)?;
+    let bases = Reader::new(reader.take(base_count.saturating_mul(8))?);
+    let mut columns = Vec::new();
+    let decoded = Decoder::new().decode(reader.rest(), &[], columns_bytes as usize, &mut columns);
     decoded.map_err(|_| Malformed::Bytes("the table does not decompress"))?;
-    let rows = decode_columns(&plain)?;
+    let rows = decode_rows(ids, bases, &columns)?;
     let sum: u64 = rows.iter().map(|row| u64::from(row.stored_bytes)).sum();
     match sum == records {
         true => Ok(rows),
@@ -190,35 +202,33 @@ pub fn decode_table(bytes: &[u8]) -> Decoded<Vec<Row>> {
     }
 }
 
-fn decode_columns(plain: &[u8]) -> Decoded<Vec<Row>> {
-    let mut reader = Reader::new(plain);
-    let count = reader.count(ROW_BYTES_MIN)?;
+fn decode_rows(ids: &[u8], mut bases: Reader<'_>, columns: &[u8]) -> Decoded<Vec<Row>> {
+    let count = ids.len() / ChunkId::LEN;
+    let mut columns = Reader::new(columns);
+    let encodings = columns.take(count)?;
+    let heights = columns.take(count)?;
+    let base_counts = columns.take(count)?;
     let mut rows = Vec::with_capacity(count);
-    let ids = reader.take(count * ChunkId::LEN)?;
-    let encodings = reader.take(count)?;
-    let heights = reader.take(count)?;
-    for i in 0..count {
-        let id = &ids[i * ChunkId::LEN..][..ChunkId::LEN];
-        rows.push(Row {
+    for (i, id) in ids.chunks_exact(ChunkId::LEN).enumerate() {
+        let mut row = Row {
             id: ChunkId::from_slice(id).expect("invariant: the length of an id"),
             encoding: Encoding::from_byte(encodings[i])?,
             height: heights[i],
-            plain_bytes: reader.varint_u32()?,
+            plain_bytes: columns.varint_u32()?,
             stored_bytes: 0,
-            bases: Vec::new(),
-        });
+            bases: Vec::with_capacity(usize::from(base_counts[i]).min(BASES_MAX)),
+        };
+        for _ in 0..base_counts[i] {
+            row.bases.push(bases.array()?);
+        }
+        rows.push(row);
     }
     for row in &mut rows {
-        row.stored_bytes = reader.varint_u32()?;
-    }
-    let base_counts = reader.take(count)?;
-    for (row, &bases) in rows.iter_mut().zip(base_counts) {
-        for _ in 0..bases {
-            row.bases.push(reader.array()?);
-        }
+        row.stored_bytes = columns.varint_u32()?;
         check_row(row)?;
     }
-    reader.finish()?;
+    columns.finish()?;
+    bases.finish()?;
     Ok(rows)
 }
 
@@ -311,7 +321,11 @@ mod tests {
         #[test]
         fn any_bytes_are_refused_or_read(bytes: Vec<u8>) {
             let _ = decode_table(&bytes);
-            let _ = decode_columns(&bytes);
+            let mut table = bytes.clone();
+            table.extend_from_slice(&[0; 8]);
+            table.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            table.extend_from_slice(&100_u32.to_le_bytes());
+            let _ = decode_table(&table);
         }
     }
 
@@ -327,7 +341,7 @@ mod tests {
                     id: ChunkId(*id.as_bytes()),
                     encoding: rows()[0].encoding,
                     height: 1,
-                    plain_bytes: 262_144,
+                    plain_bytes: 200_000 + u32::from(id.as_bytes()[1]) * 500,
                     stored_bytes: 300 + u32::from(id.as_bytes()[0]),
                     bases: vec![base.as_bytes()[..8].try_into().unwrap()],
                 }

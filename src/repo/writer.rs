@@ -328,7 +328,7 @@ fn encode(scratch: &mut WriterScratch, plain: &[u8], base: Option<&Base>, row: &
     // A delta that saves little is not worth leaning on something.
     if base.is_none() || encoded.len() > plain.len() / 8 {
         let whole = encoder.whole(plain);
-        if base.is_none() || whole.len() <= encoded.len() + encoded.len() / 8 {
+        if base.is_none() || whole.len() <= encoded.len() + encoded.len() / 32 {
             encoded.clear();
             encoded.extend_from_slice(whole);
             row.encoding.codec = Codec::Zstd;

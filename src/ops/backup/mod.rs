@@ -1,9 +1,9 @@
 //! Backing up a tree: scan, store what changed, commit one snapshot.
 //!
 //! ```text
-//! walk ─┬─ unchanged: taken from the parent          ┌─ hash, known? encode, verify ─┐
-//!       ├─ small ──── bundles ───────────────────────┤        (all cores)            ├─ packs ─ slot
-//!       └─ large ──── cut by content ── chunks ──────┘                               ┘
+//! walk ─┬─ unchanged: taken from the parent
+//!       ├─ small: bundles ────────┬─ hash, known?, encode, verify (all cores) ── packs ── slot
+//!       └─ large: cut by content ─┘
 //! ```
 //! Order (I2, I6): packs are durable before the slot that names them; the slot is the snapshot.
 //! If the log moved on in a way that matters, the scan is repeated from the new state; what is

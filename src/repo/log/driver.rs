@@ -129,11 +129,12 @@ where
     let mut reply = None;
     loop {
         match machine.step(reply)? {
-            Step::Done(output) => match session.put_error.take().filter(|_| output.is_unsettled())
-            {
-                Some(error) => return Err(error),
-                None => return Ok(output),
-            },
+            Step::Done(output) => {
+                match session.put_error.take().filter(|_| output.is_unsettled()) {
+                    Some(error) => return Err(error),
+                    None => return Ok(output),
+                }
+            }
             Step::Ask(request) => {
                 cx.check()?;
                 reply = Some(session.answer(&request)?);
@@ -212,9 +213,7 @@ impl<'a> Session<'a> {
                 let listed = store.list(Folder::Packs)?;
                 Reply::Packs(listed.iter().filter_map(stored_pack).collect())
             }
-            Request::PackExists(id) => {
-                Reply::Exists(store.stored_bytes(&Key::pack(id))?.is_some())
-            }
+            Request::PackExists(id) => Reply::Exists(store.stored_bytes(&Key::pack(id))?.is_some()),
             Request::DeletePack(id) => {
                 store.delete(&Key::pack(id))?;
                 Reply::Done

@@ -82,7 +82,9 @@ impl Scenario {
             let read = read.then(|| world.checkpoints[&1].clone());
             let choices = Actor::new(name, kind, rules, read);
             let grow = |actors: Vec<Actor>| {
-                choices.iter().map(move |choice| [&actors[..], &[choice.clone()]].concat())
+                choices
+                    .iter()
+                    .map(move |choice| [&actors[..], &[choice.clone()]].concat())
             };
             roots = roots.into_iter().flat_map(grow).collect();
         }
@@ -248,7 +250,10 @@ impl Node {
             }
             other => format!("{name} {what} {other:?}"),
         };
-        let label = format!("{label} -> {reply:?}").chars().take(220).collect::<String>();
+        let label = format!("{label} -> {reply:?}")
+            .chars()
+            .take(220)
+            .collect::<String>();
         let mut actor = self.actors[index].clone();
         actor.syncing = false;
         for (actor, acknowledged) in actor.resume(reply, world.rules)? {
@@ -349,7 +354,10 @@ fn failed(
     let mut node = roots[steps[0]].clone();
     let mut way = Vec::new();
     for index in &steps[1..] {
-        let (next, label) = node.moves().expect("it went well before").swap_remove(*index);
+        let (next, label) = node
+            .moves()
+            .expect("it went well before")
+            .swap_remove(*index);
         way.push(label);
         node = next;
     }
@@ -363,7 +371,11 @@ fn failed(
 #[expect(clippy::print_stdout, reason = "the counts are the result")]
 fn assert_holds(scenario: &Scenario, rules: Rules, states_max: usize) {
     let explored = explore(scenario, rules, states_max);
-    let extent = if explored.complete { "all" } else { "the first" };
+    let extent = if explored.complete {
+        "all"
+    } else {
+        "the first"
+    };
     let Scenario {
         clients,
         losses,
@@ -385,12 +397,35 @@ mod tests {
     #[ignore = "long"]
     fn sizes() {
         for (clients, losses, crashes) in [
-            ("aG", 0, 0), ("AG", 0, 0), ("aGK", 0, 0), ("aFG", 0, 0), ("aBG", 0, 0), ("FGK",0,0), ("FGH", 0,0),
-            ("aGK", 1, 0), ("aFG", 1, 0), ("aB", 2, 0), ("aG", 0, 1), ("aBG", 0, 1), ("aFG", 0, 1), ("aGK", 0, 1), ("aGL", 0,0),
-            ("aFGK", 0, 0), ("aBGK", 0, 0), ("aFGH", 0, 0),
+            ("aG", 0, 0),
+            ("AG", 0, 0),
+            ("aGK", 0, 0),
+            ("aFG", 0, 0),
+            ("aBG", 0, 0),
+            ("FGK", 0, 0),
+            ("FGH", 0, 0),
+            ("aGK", 1, 0),
+            ("aFG", 1, 0),
+            ("aB", 2, 0),
+            ("aG", 0, 1),
+            ("aBG", 0, 1),
+            ("aFG", 0, 1),
+            ("aGK", 0, 1),
+            ("aGL", 0, 0),
+            ("aFGK", 0, 0),
+            ("aBGK", 0, 0),
+            ("aFGH", 0, 0),
         ] {
             let t = std::time::Instant::now();
-            assert_holds(&Scenario { clients, losses, crashes }, Rules::EAGER, usize::MAX);
+            assert_holds(
+                &Scenario {
+                    clients,
+                    losses,
+                    crashes,
+                },
+                Rules::EAGER,
+                usize::MAX,
+            );
             println!("   {:?}", t.elapsed());
         }
     }

@@ -59,7 +59,9 @@ impl Hash for World {
             (position, state.log_hash()).hash(hasher);
         }
         let delayed = self.delayed.as_ref();
-        delayed.map(|(number, slot)| (number, slot.object_hash)).hash(hasher);
+        delayed
+            .map(|(number, slot)| (number, slot.object_hash))
+            .hash(hasher);
         (self.losses_left, self.crashes_left, &self.acknowledged).hash(hasher);
     }
 }
@@ -168,7 +170,9 @@ impl World {
     }
 
     pub(super) fn sync(&mut self) {
-        self.slots.values_mut().for_each(|(_, durable)| *durable = true);
+        self.slots
+            .values_mut()
+            .for_each(|(_, durable)| *durable = true);
     }
 
     /// Returns every world that power loss can leave.
@@ -201,7 +205,11 @@ impl World {
             }
         }
         for name in &self.acknowledged {
-            if !state.snapshots.values().any(|manifest| manifest[0] == *name) {
+            if !state
+                .snapshots
+                .values()
+                .any(|manifest| manifest[0] == *name)
+            {
                 let name = char::from(*name);
                 return Some(format!("snapshot {name} was acknowledged and is not there"));
             }
