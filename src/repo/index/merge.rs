@@ -15,6 +15,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+/// With 4, no fewer tables had to be looked into among 10⁶ entries.
+const WEIGHT_RATIO: u64 = 2;
+
 /// Why there is no merged segment.
 pub(super) enum Failure {
     /// This input cannot be read.
@@ -29,11 +32,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Returns where the tables to be merged begin, if any are: every table, of the given weights in
-/// descending order, must weigh at least twice as much as all smaller ones together. So there are
-/// few tables, and an entry is written again only when its table has grown by half.
+/// Returns where the tables to be merged begin, if any are. Every table, of the given weights in
+/// descending order, must weigh `WEIGHT_RATIO` times as much as all lighter ones together, which
+/// makes the number of tables logarithmic and the writing of an entry too.
 pub(super) fn plan(weights: &[u64]) -> Option<usize> {
-    (0..weights.len()).find(|&at| weights[at] < 2 * weights[at + 1..].iter().sum::<u64>())
+    let is_due = |&at: &usize| weights[at] < WEIGHT_RATIO * weights[at + 1..].iter().sum::<u64>();
+    (0..weights.len()).find(is_due)
 }
 
 /// Writes what is live in the inputs into a new segment. A pack is live in one input at most.
@@ -59,7 +63,8 @@ pub(super) fn merge(dir: &Path, inputs: &[Table]) -> Result<Segment, Failure> {
         });
     }
 
-    let mut writer = Writer::create(dir)?;
+    let entry_count_max = inputs.iter().map(|table| table.segment.entry_count).sum();
+    let mut writer = Writer::create(dir, entry_count_max)?;
     for cursor in &mut cursors {
         cursor.advance()?;
     }

@@ -44,7 +44,7 @@ impl Overlay {
     /// Writes everything into a new segment.
     pub(super) fn write(&self, dir: &Path) -> io::Result<Segment> {
         let packs: Vec<PackId> = self.packs.iter().copied().collect();
-        let mut writer = Writer::create(dir)?;
+        let mut writer = Writer::create(dir, self.records.len() as u64)?;
         for record in &self.records {
             // Invariant: every record is of a listed pack, so nothing is left out here.
             let ordinal = packs.binary_search(&record.pack).ok();

@@ -5,6 +5,7 @@
 
 use super::block::Block;
 use super::block::checksum;
+use super::filter::Filter;
 use super::record::Entry;
 use super::record::id;
 use super::record::leading;
@@ -39,10 +40,12 @@ pub(super) struct Writer {
     block_count: u64,
     entry_count: u64,
     samples: Vec<u64>,
+    filter: Filter,
 }
 
 impl Writer {
-    pub(super) fn create(dir: &Path) -> io::Result<Writer> {
+    /// Begins a segment of so many entries at most.
+    pub(super) fn create(dir: &Path, entry_count_max: u64) -> io::Result<Writer> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let name = getrandom::u64()?;
         let path = path_of(dir, name);
@@ -59,6 +62,7 @@ impl Writer {
             block_count: 0,
             entry_count: 0,
             samples: Vec::new(),
+            filter: Filter::new(entry_count_max),
         })
     }
 
@@ -70,6 +74,7 @@ impl Writer {
         if self.block.entries().is_empty() && self.block_count.is_multiple_of(SAMPLE_BLOCKS) {
             self.samples.push(leading(id(entry)));
         }
+        self.filter.add(leading(id(entry)));
         self.block.push(entry);
         self.entry_count += 1;
         Ok(())
@@ -84,14 +89,15 @@ impl Writer {
         for pack in &packs {
             tail.extend_from_slice(pack.as_bytes());
         }
-        for sample in &self.samples {
-            tail.extend_from_slice(&sample.to_le_bytes());
+        for number in self.samples.iter().chain(&self.filter.words) {
+            tail.extend_from_slice(&number.to_le_bytes());
         }
         tail.extend_from_slice(MAGIC);
-        for field in [self.name, self.entry_count, packs.len() as u64] {
+        let word_count = self.filter.words.len() as u64;
+        for field in [self.name, self.entry_count, packs.len() as u64, word_count] {
             tail.extend_from_slice(&field.to_le_bytes());
         }
-        tail.extend_from_slice(&[0; FOOTER_BYTES - 40]);
+        tail.extend_from_slice(&[0; FOOTER_BYTES - 48]);
         tail.extend_from_slice(&checksum(&tail));
         self.file.write_all(&tail)?;
         let file = self.file.into_inner()?;
@@ -103,6 +109,7 @@ impl Writer {
             entry_count: self.entry_count,
             packs,
             samples: self.samples,
+            filter: self.filter,
             read_count: AtomicU64::new(0),
         })
     }
