@@ -3,9 +3,11 @@
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod backup;
+mod bench_repo;
 mod contract;
 mod crash;
 mod files;
 mod jail;
+mod restore;
 mod support;
 mod tidy;

@@ -1,3 +1,15 @@
 //! What people ask for, one file or folder for each verb. The only place that starts threads.
 
 pub mod backup;
+pub mod inspect;
+pub mod restore;
+mod tally;
+
+pub use tally::Tally;
+
+use std::num::NonZero;
+
+/// Returns how many threads an operation uses.
+fn thread_count() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}

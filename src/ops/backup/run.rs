@@ -21,6 +21,7 @@ use crate::ops::backup::scan::Scan;
 use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::source::Source;
 use crate::ops::backup::unfinished::Unfinished;
+use crate::ops::thread_count;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::log::State;
@@ -79,7 +80,7 @@ pub(super) fn run(
     cx.progress.event(Event::Phase("read"));
     let result = thread::scope(|scope| {
         let publisher = scope.spawn(|| publish(repo, &chunks, &writer, own, to_publish));
-        let workers: Vec<_> = (0..worker_count())
+        let workers: Vec<_> = (0..thread_count().max(2))
             .map(|_| {
                 let (jobs, tree, done) = (&job_queue, &source.tree, done.clone());
                 let (writer, chunks) = (&writer, &chunks);
@@ -202,10 +203,6 @@ fn finish_channel(finished: &mpsc::SyncSender<FinishedPack>) {
         bytes,
         rows: Vec::new(),
     });
-}
-
-fn worker_count() -> usize {
-    thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16))
 }
 
 /// One file for each series, by everything that makes it one.
