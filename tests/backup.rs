@@ -400,6 +400,31 @@ fn an_interrupted_backup_continues_where_it_was() {
     );
 }
 
+/// T-31: a damaged repository heals where the source still has the bytes.
+#[test]
+fn what_a_lost_pack_held_is_stored_again() {
+    let dir = small_tree();
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = support::create(Arc::clone(&memory), false, None);
+    support::backup(&repo, dir.path()).unwrap();
+    fs::write(dir.path().join("f1"), "other").unwrap();
+    support::backup(&repo, dir.path()).unwrap();
+    for pack in memory.list(Folder::Packs).unwrap() {
+        let key = statekeep::store::Key::new(Folder::Packs, pack.name).unwrap();
+        let before = memory.get(&key).unwrap().unwrap();
+        memory.delete(&key).unwrap();
+
+        let healed = support::backup(&repo, dir.path())
+            .unwrap()
+            .snapshot
+            .unwrap();
+
+        let found = support::model_in(&repo, &healed).unwrap();
+        assert!(found == support::model_of(dir.path()), "{key}");
+        memory.put_new(&key, &before).unwrap();
+    }
+}
+
 #[test]
 fn backups_at_the_same_time_all_commit_and_read_back() {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());

@@ -32,6 +32,7 @@ use statekeep::repo::Access;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::writer::FinishedPack;
+use statekeep::repo::writer::Trust;
 use statekeep::repo::writer::Writer;
 use statekeep::repo::writer::WriterScratch;
 use statekeep::store::Key;
@@ -81,7 +82,7 @@ impl BenchRepo {
             self.chunks.add_pack(pack.id, pack.bytes, &pack.rows);
             Ok(())
         };
-        let writer = Writer::begin(&self.cx, &self.chunks, &finished);
+        let writer = Writer::begin(&self.cx, &self.chunks, &finished, Trust::Parent);
         let scratch = Mutex::new(WriterScratch::default());
         let put = |kind: ChunkKind, plain: &[u8], base: Option<&ChunkId>| {
             let mut scratch = scratch.lock().unwrap();

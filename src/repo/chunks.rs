@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 
@@ -42,6 +44,8 @@ pub struct Chunks<'r> {
     index: Index,
     packs: RwLock<HashMap<PackId, PackEntry>>,
     segments: SegmentCache,
+    /// Packs whose table cannot be read, and why.
+    unreadable: Mutex<BTreeMap<PackId, Error>>,
 }
 
 #[derive(Clone)]
@@ -80,6 +84,7 @@ impl<'r> Chunks<'r> {
             index,
             packs: RwLock::new(packs.iter().map(entry).collect()),
             segments: SegmentCache::default(),
+            unreadable: Mutex::default(),
         };
         chunks.load_missing_tables()?;
         Ok(chunks)
@@ -106,10 +111,32 @@ impl<'r> Chunks<'r> {
                 .collect()
         };
         for pack in packs {
-            let rows = self.table(&pack)?;
-            self.index.insert_pack(pack, records(pack, &rows));
+            match self.table(&pack) {
+                Ok(rows) => self.index.insert_pack(pack, records(pack, &rows)),
+                // One damaged pack must not keep the others from being used: what lies in it is
+                // missing to whoever asks for it, and a backup stores it again.
+                Err(error @ (Error::Missing { .. } | Error::Corrupt { .. })) => {
+                    self.lock_unreadable().insert(pack, error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
+    }
+
+    /// Returns what is wrong with packs whose tables could not be read.
+    pub fn unreadable_packs(&self) -> Vec<(PackId, String)> {
+        let unreadable = self.lock_unreadable();
+        unreadable
+            .iter()
+            .map(|(pack, error)| (*pack, error.to_string()))
+            .collect()
+    }
+
+    fn lock_unreadable(&self) -> MutexGuard<'_, BTreeMap<PackId, Error>> {
+        self.unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a finished pack that is durable in the store.

@@ -27,6 +27,8 @@ use crate::repo::secrets::Secrets;
 use crate::store::Key;
 use crate::store::Put;
 use crate::store::Store;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,7 +146,8 @@ impl Repo {
             generations: vec![(1, public)],
         };
         let secrets = Secrets::new(config.suite, keyring.as_ref().unwrap_or(&public))?;
-        let cache_dir = cache_dir.map(|dir| dir.join(config.repo.to_string()));
+        let cache_dir =
+            cache_dir.and_then(|dir| make_cache_dir(&dir.join(config.repo.to_string())));
         Ok(Repo {
             store,
             config,
@@ -189,6 +192,12 @@ pub fn read_config(store: &dyn Store) -> Result<(Config, Vec<u8>)> {
     })?;
     let config = Config::decode(&bytes).map_err(|malformed| malformed.of("config"))?;
     Ok((config, bytes))
+}
+
+/// Makes the cache directory readable to its owner only. One that cannot be made is done without.
+fn make_cache_dir(dir: &Path) -> Option<PathBuf> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.ok().map(|()| dir.to_path_buf())
 }
 
 /// AES where the processor has it: faster there by a third, and several times slower elsewhere.

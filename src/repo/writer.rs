@@ -69,6 +69,16 @@ pub struct Writer<'c, 'r> {
     /// Chunks of this run whose pack is not in the index yet.
     claimed: Mutex<HashSet<ChunkId>>,
     finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
+    trust: Trust,
+}
+
+/// Whether what the parent snapshot names can be taken to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The log says so, and nothing speaks against it.
+    Parent,
+    /// Something is damaged: every chunk is looked up, and stored again if it is not found.
+    Nothing,
 }
 
 struct OpenPack {
@@ -118,6 +128,7 @@ impl<'c, 'r> Writer<'c, 'r> {
         cx: &'c Context,
         chunks: &'c Chunks<'r>,
         finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
+        trust: Trust,
     ) -> Writer<'c, 'r> {
         let (open, claimed) = (Mutex::new(None), Mutex::new(HashSet::new()));
         Writer {
@@ -126,6 +137,7 @@ impl<'c, 'r> Writer<'c, 'r> {
             open,
             claimed,
             finished,
+            trust,
         }
     }
 
@@ -143,7 +155,8 @@ impl<'c, 'r> Writer<'c, 'r> {
             id,
             stored_bytes: None,
         };
-        if predecessor == Some(&id) || self.lean_on_known(scratch, &id)? {
+        let is_parents = predecessor == Some(&id) && self.trust == Trust::Parent;
+        if is_parents || self.lean_on_known(scratch, &id)? {
             return Ok(known);
         }
         if !lock(&self.claimed).insert(id) {

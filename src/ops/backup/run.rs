@@ -5,6 +5,7 @@ use crate::context::Event;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::manifest::Figures;
 use crate::format::manifest::Manifest;
 use crate::format::tree::TreeRoot;
 use crate::id::PackId;
@@ -26,6 +27,7 @@ use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::log::State;
 use crate::repo::writer::FinishedPack;
+use crate::repo::writer::Trust;
 use crate::repo::writer::Writer;
 use crate::store::Key;
 use std::collections::BTreeSet;
@@ -67,12 +69,19 @@ pub(super) fn run(
     let mut packs = state.packs.clone();
     packs.extend(own.packs());
     let chunks = Chunks::open(repo, &packs)?;
+    let unreadable = chunks.unreadable_packs();
+    let trust = if unreadable.is_empty() {
+        Trust::Parent
+    } else {
+        Trust::Nothing
+    };
+    unreadable.iter().for_each(|(pack, _)| own.remove(pack));
     let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(1);
     let hand_over = |pack| finished.send(pack).map_err(|_| stopped());
     let discard = |_| Ok(());
     let writer = match options.dry_run {
-        true => Writer::begin(cx, &chunks, &discard),
-        false => Writer::begin(cx, &chunks, &hand_over),
+        true => Writer::begin(cx, &chunks, &discard, trust),
+        false => Writer::begin(cx, &chunks, &hand_over, trust),
     };
     let (jobs, job_queue) = mpsc::sync_channel(pool::QUEUE_LEN);
     let job_queue = Mutex::new(job_queue);
@@ -98,7 +107,8 @@ pub(super) fn run(
             .collect();
         drop(done);
         let mut pool = Pool::new(jobs, outcomes);
-        let scanned = scan(cx, repo, options, source, parent, &chunks, &mut pool);
+        let compared = (parent, trust);
+        let scanned = scan(cx, repo, options, source, compared, &chunks, &mut pool);
         // No more jobs: the workers end, and with them whoever could finish a pack.
         drop(pool);
         let mut relied_packs = BTreeSet::new();
@@ -129,10 +139,11 @@ fn scan(
     repo: &Repo,
     options: &BackupOptions,
     source: &Source,
-    parent: Option<&(SnapshotId, Manifest)>,
+    compared: (Option<&(SnapshotId, Manifest)>, Trust),
     chunks: &Chunks<'_>,
     pool: &mut Pool,
 ) -> Result<Run> {
+    let (parent, trust) = compared;
     let scan_began = cx.clock.now();
     let cut_key = repo.secrets().cut_key();
     let seen_path = seen_path(repo, options, source);
@@ -143,7 +154,17 @@ fn scan(
     };
     let mut totals = Totals::default();
     let tree = parent.map(|(_, manifest)| &manifest.tree);
-    let mut parent = Parent::begin(chunks, tree, seen_path.as_deref());
+    // Without fingerprints everything is read, and what is lost is stored again.
+    let old_seen = seen_path.as_deref().filter(|_| trust == Trust::Parent);
+    if let Some((_, manifest)) = parent {
+        let Figures {
+            files,
+            total_bytes: bytes,
+            ..
+        } = manifest.figures;
+        cx.progress.event(Event::Total { files, bytes });
+    }
+    let mut parent = Parent::begin(chunks, tree, old_seen);
     let mut builder = Builder::begin(cut_key, seen);
     let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key);
     let walk = source.walk()?;
@@ -208,7 +229,6 @@ fn finish_channel(finished: &mpsc::SyncSender<FinishedPack>) {
 /// One file for each series, by everything that makes it one.
 fn seen_path(repo: &Repo, options: &BackupOptions, source: &Source) -> Option<PathBuf> {
     let dir = repo.cache_dir()?;
-    std::fs::create_dir_all(dir).ok()?;
     let mut hasher = blake3::Hasher::new();
     for part in [
         options.host.as_bytes(),

@@ -51,10 +51,19 @@ pub(super) struct Scan<'s, 'a> {
 impl<'a> Scan<'_, 'a> {
     /// Walks to the end.
     pub(super) fn run(&mut self, walk: Walk<'_>) -> Result<()> {
-        let mut nodes = 0;
+        let (mut nodes, mut bytes) = (0, 0);
         for found in walk {
             match found {
-                Ok(item) => self.item(item)?,
+                Ok(item) => {
+                    let read_before = self.totals.figures.read_bytes;
+                    let size_bytes = item.stat.size_bytes;
+                    let is_file = item.stat.kind == files::Kind::File;
+                    self.item(item)?;
+                    // What was read as a stream has been reported as it was read.
+                    if is_file && self.totals.figures.read_bytes == read_before {
+                        bytes += size_bytes;
+                    }
+                }
                 Err(problem) => self.totals.warnings.push(problem),
             }
             nodes += 1;
@@ -67,7 +76,7 @@ impl<'a> Scan<'_, 'a> {
             }
         }
         let files = nodes % NODES_PER_EVENT;
-        self.cx.progress.event(Event::Done { files, bytes: 0 });
+        self.cx.progress.event(Event::Done { files, bytes });
         Ok(())
     }
 

@@ -87,6 +87,11 @@ impl Unfinished {
         self.note(&pack, &bytes);
     }
 
+    /// Leaves a pack out that turned out to be unreadable.
+    pub(super) fn remove(&mut self, pack: &PackId) {
+        self.packs.remove(pack);
+    }
+
     /// Failing to note costs storing again after an interruption, and nothing else.
     fn note(&mut self, pack: &PackId, bytes: &PackBytes) {
         if self.file.is_none() {

@@ -5,7 +5,7 @@
 //! Only segments up to a bound have one, so that memory does not grow with the repository.
 
 /// Larger segments, of which there are few, are always read. All smaller ones together have half
-/// as many entries as the largest of them: 6 MB at most.
+/// as many entries as the largest of them: about 6 MB once what is due is merged.
 const ENTRIES_MAX: u64 = 4 << 20;
 
 const ENTRIES_PER_WORD: u64 = 8;

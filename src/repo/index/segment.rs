@@ -33,7 +33,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Blocks per sample. 16 makes 1.15 reads per look-up for 8 bytes of memory per 1,000 entries.
+/// Blocks per sample: 8 bytes of memory per 1,000 entries. Without filters, a look-up among 10⁶
+/// entries was measured to read 3.06 blocks, and 3.40 with 64 blocks per sample.
 pub(super) const SAMPLE_BLOCKS: u64 = 16;
 
 pub(super) const MAGIC: &[u8; 8] = b"skindex1";
