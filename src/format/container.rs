@@ -189,7 +189,13 @@ pub struct Sealer {
 
 impl Sealer {
     /// Begins an object. Invariant: the salt is fresh randomness, never used before.
-    pub fn begin(keys: &DataKeys, kind: ObjectKind, salt: [u8; SALT_BYTES]) -> Sealer {
+    /// `expected_bytes` of plain saves growing; more or less is fine.
+    pub fn begin(
+        keys: &DataKeys,
+        kind: ObjectKind,
+        salt: [u8; SALT_BYTES],
+        expected_bytes: u64,
+    ) -> Sealer {
         let header = Header {
             kind,
             suite: keys.suite,
@@ -200,7 +206,8 @@ impl Sealer {
             .segment_key(&header)
             .expect("invariant: the newest key seals");
         let header = header.encode();
-        let sealed = header.to_vec();
+        let mut sealed = Vec::with_capacity(stored_bytes(expected_bytes) as usize);
+        sealed.extend_from_slice(&header);
         Sealer {
             key,
             header,
@@ -249,7 +256,7 @@ impl Sealer {
 
 /// Seals a small object in one go.
 pub fn seal(keys: &DataKeys, kind: ObjectKind, salt: [u8; SALT_BYTES], plain: &[u8]) -> Vec<u8> {
-    let mut sealer = Sealer::begin(keys, kind, salt);
+    let mut sealer = Sealer::begin(keys, kind, salt, plain.len() as u64);
     sealer.push(plain);
     sealer.finish()
 }

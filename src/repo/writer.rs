@@ -302,7 +302,9 @@ impl<'c, 'r> Writer<'c, 'r> {
 
     fn open_pack(&self) -> Result<OpenPack> {
         let keys = self.chunks.repo().secrets().data_keys();
-        let sealer = Sealer::begin(keys, ObjectKind::Pack, self.cx.random_bytes()?);
+        let salt = self.cx.random_bytes()?;
+        // Memory that is reserved and not used costs nothing.
+        let sealer = Sealer::begin(keys, ObjectKind::Pack, salt, PACK_BYTES + PACK_BYTES / 16);
         Ok(OpenPack {
             sealer,
             rows: Vec::new(),
