@@ -8,6 +8,7 @@ mod contract;
 mod crash;
 mod files;
 mod jail;
+mod log_disk;
 mod restore;
 mod support;
 mod tidy;

@@ -48,17 +48,23 @@ pub struct State {
 }
 
 /// How a copy of the state came to this process. It says nothing about the repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Read {
     /// Every slot after this position was read by this process, one by one.
     pub since: u64,
+    /// No slot up to this position was trimmed and written again before it was read.
+    pub exact: u64,
     /// Every slot up to this position is known to survive power loss.
     pub settled: u64,
     /// The last slot whose entry took effect.
     pub proved: u64,
-    /// Stored bytes of the checkpoint it began with.
+    /// The position of the newest checkpoint, when the list was last read.
+    pub checkpoint: u64,
+    /// About how long a checkpoint is.
     pub checkpoint_bytes: u64,
-    /// Stored bytes of the slots after it.
+    /// The stored bytes of the slots after this position are counted in `tail_bytes`.
+    pub counted_since: u64,
+    /// Stored bytes of the slots counted.
     pub tail_bytes: u64,
 }
 
@@ -67,7 +73,8 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.position.hash(hasher);
         self.log_hash().hash(hasher);
-        self.read.hash(hasher);
+        let read = self.read;
+        (read.since, read.exact, read.settled, read.proved).hash(hasher);
     }
 }
 
@@ -153,9 +160,12 @@ impl State {
         }
         state.read = Read {
             since: state.position,
+            exact: state.position,
             settled: state.position,
             proved: state.position,
+            checkpoint: state.position,
             checkpoint_bytes: bytes.len() as u64,
+            counted_since: state.position,
             tail_bytes: 0,
         };
         Ok(state)

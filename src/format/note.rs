@@ -1,7 +1,7 @@
 //! Notes: what the log says about snapshots and packs beyond that they are there.
 //!
 //! `docs/format.md`, section "Notes". A kind this program does not know is kept as it is when its
-//! number is even and refused when it is odd: ignoring a hold would delete what somebody wants kept.
+//! number is even and refused when it is odd: who ignores a hold deletes what somebody wants kept.
 
 use crate::context::Timestamp;
 use crate::format::wire;

@@ -340,9 +340,13 @@ impl Machine for Append {
             (Phase::OwnAgain(entry), Some(Reply::Slot(slot))) => self.own_again(entry, slot),
             (Phase::ReadOn, Some(Reply::Slot(Some(slot)))) => self.foreign(&slot),
             (Phase::ReadOn, Some(Reply::Slot(None))) => self.at_end(),
-            (Phase::PostCheck(after), Some(Reply::Checkpoints(list))) => {
+            (Phase::PostCheck(mut after), Some(Reply::Checkpoints(list))) => {
                 match read::is_exact(self.rules, &after, &list) {
-                    true => Ok(Step::Done(Outcome::Committed(after))),
+                    true => {
+                        let state = Arc::make_mut(&mut after);
+                        state.read.exact = state.position;
+                        Ok(Step::Done(Outcome::Committed(after)))
+                    }
                     false => self.verify(&after),
                 }
             }

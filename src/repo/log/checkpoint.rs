@@ -53,7 +53,9 @@ impl Machine for Checkpoint {
         let state = &self.state;
         match (self.phase, reply) {
             // A state that came from a checkpoint alone is one already.
-            (Phase::Begin, None) if state.position == state.read.since => Ok(Step::Done(false)),
+            (Phase::Begin, None) if state.position == state.read.checkpoint => {
+                Ok(Step::Done(false))
+            }
             // Order: slots are durable before a checkpoint stands for them, or power loss leaves
             // it with slots that others have written anew.
             (Phase::Begin, None) if state.read.settled < state.position => Ok(Step::Done(false)),
@@ -64,6 +66,9 @@ impl Machine for Checkpoint {
                 let is_newest = list.iter().all(|there| there.position < state.position);
                 if !is_exact || !is_newest {
                     return Ok(Step::Done(false));
+                }
+                if self.rules.omit(Rule::RememberDrops) {
+                    Arc::make_mut(&mut self.state).dropped.clear();
                 }
                 let put = Request::PutCheckpoint(self.state.clone());
                 self.ask(Phase::Put, put)

@@ -15,6 +15,8 @@ use crate::repo::log::step::Slot;
 
 /// Below this many bytes of log a checkpoint is not worth an object.
 const CHECKPOINT_TAIL_MIN_BYTES: u64 = 64 * 1024;
+/// About how long a slot is that was not read, because a remembered state covers it.
+const SLOT_TYPICAL_BYTES: u64 = 400;
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl State {
         self.read.tail_bytes += slot.stored_bytes;
         if applied == Applied::Valid {
             self.read.proved = self.position;
-            self.change(slot, rules);
+            self.change(slot);
         }
         applied
     }
@@ -56,10 +58,21 @@ impl State {
     /// Returns true if reading the log costs so much more than a checkpoint would that somebody
     /// should write one: the tail is longer than half of the last one.
     pub fn wants_checkpoint(&self) -> bool {
-        CHECKPOINT_TAIL_MIN_BYTES.max(self.read.checkpoint_bytes / 2) < self.read.tail_bytes
+        CHECKPOINT_TAIL_MIN_BYTES.max(self.read.checkpoint_bytes / 2) < self.tail_bytes()
     }
 
-    fn change(&mut self, slot: &Slot, rules: Rules) {
+    /// Returns about how many bytes of slots a reader without memory has to read.
+    fn tail_bytes(&self) -> u64 {
+        let read = self.read;
+        let counted = self.position.saturating_sub(read.counted_since).max(1);
+        let wanted = self.position.saturating_sub(read.checkpoint);
+        match wanted.checked_sub(counted) {
+            Some(uncounted) => read.tail_bytes + uncounted * SLOT_TYPICAL_BYTES,
+            None => read.tail_bytes / counted * wanted,
+        }
+    }
+
+    fn change(&mut self, slot: &Slot) {
         let change = &slot.entry.change;
         for id in &change.remove_snapshots {
             self.snapshots.remove(id);
@@ -73,9 +86,7 @@ impl State {
         }
         for id in &change.drop_packs {
             self.packs.remove(id);
-            if !rules.omit(Rule::RememberDrops) {
-                self.dropped.entry(*id).or_insert(slot.entry.written_at);
-            }
+            self.dropped.entry(*id).or_insert(slot.entry.written_at);
         }
         for id in &change.gone_packs {
             self.dropped.remove(id);

@@ -7,6 +7,7 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::checkpoint::RECENT_MAX;
 use crate::format::checkpoint::State;
 use crate::id::SlotHash;
 use crate::repo::log::fold;
@@ -25,6 +26,10 @@ use std::sync::Arc;
 /// How often reading starts over because checkpoints were written meanwhile. Each round needs
 /// several new ones, so this many mean something is wrong with the store.
 const ROUNDS_MAX: u8 = 16;
+
+/// So far behind the newest checkpoint a remembered state is still the better start: who has packs
+/// of an unfinished backup must have read every entry since they were put.
+const REMEMBERED_BEHIND_MAX: u64 = RECENT_MAX as u64;
 
 /// Reads the state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,7 +77,7 @@ impl ReadState {
     pub fn new(rules: Rules, remembered: Option<Arc<State>>) -> ReadState {
         ReadState {
             rules,
-            remembered: remembered.filter(|state| state.position > 0),
+            remembered: remembered.filter(|state| is_whole(state)),
             watched: None,
             watched_is_there: false,
             rounds: 0,
@@ -116,7 +121,8 @@ impl ReadState {
         self.newest = checkpoints.first().map_or(0, |c| c.position);
         if let Some(state) = &self.remembered {
             let position = state.position;
-            if self.newest <= position {
+            let is_near = self.newest <= position + REMEMBERED_BEHIND_MAX;
+            if is_near && self.rules.trim_floor(&checkpoints) <= position {
                 self.phase = Phase::Remembered(checkpoints);
                 return Ok(Step::Ask(Request::GetSlot(position)));
             }
@@ -168,14 +174,11 @@ impl ReadState {
                 if fold::next_hash(before, &slot.object_hash) != seen.log_hash() {
                     return Err(rolled_back(&seen));
                 }
-                let mut state = State::clone(&seen);
-                state.read.since = state.position;
-                state.read.settled = state.position;
-                state.read.proved = state.position;
-                self.begin_at(Arc::new(state))
+                // It is exact and settled as it is; `since` stays, for whoever has put packs.
+                self.begin_at(seen)
             }
-            // Its last slot was trimmed; the checkpoint made there is as good.
-            _ if self.newest == seen.position => self.begin_at_checkpoint(checkpoints),
+            // Its last slot was trimmed; a checkpoint stands for it.
+            _ if self.newest >= seen.position => self.begin_at_checkpoint(checkpoints),
             // It may have been trimmed since the list was made; then the next list says so.
             _ => self.restart_or(rolled_back(&seen)),
         }
@@ -206,10 +209,7 @@ impl ReadState {
     fn at_end(&mut self, state: Arc<State>) -> Result<Step<ReadOutcome>> {
         if state.position < self.newest {
             // A checkpoint says the log is longer. Trimmed meanwhile, or damaged.
-            return self.restart_or(Error::corrupt(
-                Key::checkpoint(self.newest).to_string(),
-                "it cannot be read, and the slots it stands for are not there",
-            ));
+            return self.restart_or(self.unreadable());
         }
         if self.rules.omit(Rule::SettleRead) {
             return self.close(state);
@@ -226,6 +226,13 @@ impl ReadState {
             Step::Done(Some(state)) => self.close(state),
             Step::Done(None) => self.restart(),
         }
+    }
+
+    fn unreadable(&self) -> Error {
+        Error::corrupt(
+            Key::checkpoint(self.newest).to_string(),
+            "it cannot be read, and the slots it stands for may not be there",
+        )
     }
 
     fn close(&mut self, state: Arc<State>) -> Result<Step<ReadOutcome>> {
@@ -263,14 +270,22 @@ impl Machine for ReadState {
             (Phase::GapAgain(state), Reply::Slot(Some(slot))) => self.slot(state, &slot),
             (Phase::GapAgain(state), Reply::Slot(None)) => self.torn(&state),
             (Phase::Settle(settle), reply) => self.settle(settle, Some(reply)),
-            (Phase::Closing(state), Reply::Checkpoints(list)) => {
-                match is_exact(self.rules, &state, &list) {
-                    true => Ok(Step::Done(ReadOutcome {
-                        state,
-                        watched_is_there: self.watched_is_there,
-                    })),
-                    false => self.restart(),
+            (Phase::Closing(mut state), Reply::Checkpoints(list)) => {
+                let newest = list.first().map_or(0, |checkpoint| checkpoint.position);
+                let is_exact = is_exact(self.rules, &state, &list);
+                if !is_exact && !self.rules.omit(Rule::ExactRead) {
+                    // Newer ones were written meanwhile, or the newest could not be read.
+                    return self.restart_or(self.unreadable());
                 }
+                let whole = Arc::make_mut(&mut state);
+                whole.read.checkpoint = newest;
+                if is_exact {
+                    whole.read.exact = whole.position;
+                }
+                Ok(Step::Done(ReadOutcome {
+                    state,
+                    watched_is_there: self.watched_is_there,
+                }))
             }
             (phase, reply) => unreachable!("{reply:?} does not answer {phase:?}"),
         }
@@ -279,7 +294,13 @@ impl Machine for ReadState {
 
 /// Returns true if no slot the state was read from can have been trimmed before it was read.
 pub(crate) fn is_exact(rules: Rules, state: &State, checkpoints: &[StoredCheckpoint]) -> bool {
-    rules.trim_floor(checkpoints) <= state.read.since
+    rules.trim_floor(checkpoints) <= state.read.exact
+}
+
+/// Returns true for a state that is worth remembering. That of an outdated draft may not be.
+fn is_whole(state: &State) -> bool {
+    let read = state.read;
+    0 < state.position && state.position == read.exact && state.position == read.settled
 }
 
 fn rolled_back(seen: &State) -> Error {

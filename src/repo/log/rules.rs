@@ -2,7 +2,9 @@
 //!
 //! Invariant: outside tests every rule holds. The only constructor that omits one is in the tests.
 
-/// How a repository keeps its log, the same for all its clients.
+use crate::repo::log::step::StoredCheckpoint;
+
+/// How a repository keeps its log. Part of the format: from it everybody tells what others may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// How many checkpoints stay; slots that all of these cover may be deleted.
@@ -42,8 +44,10 @@ pub(crate) enum Rule {
     UnknownIsNotFailure,
     /// An entry that does not continue the log changes nothing.
     VoidEntries,
-    /// A dropped pack is remembered.
+    /// A checkpoint holds the dropped packs.
     RememberDrops,
+    /// Reading starts over when slots it read may have been trimmed meanwhile.
+    ExactRead,
 }
 
 impl Rules {
@@ -60,11 +64,15 @@ impl Rules {
     }
 
     /// Returns the position up to which slots may have been trimmed, given the checkpoints there
-    /// are. Whoever trims a slot has seen this many checkpoints at or after it, and none of those
-    /// goes away without a newer one.
-    pub(crate) fn trim_floor(self, newest_first: &[super::StoredCheckpoint]) -> u64 {
-        let oldest_kept = newest_first.get(self.checkpoints_kept - 1);
-        oldest_kept.map_or(0, |checkpoint| checkpoint.position)
+    /// are. Whoever trims has seen these two positions or earlier ones, and neither ever goes back.
+    pub(crate) fn trim_floor(self, newest_first: &[StoredCheckpoint]) -> u64 {
+        let Some(oldest_kept) = newest_first.get(self.checkpoints_kept - 1) else {
+            return 0;
+        };
+        let newest = newest_first[0].position;
+        oldest_kept
+            .position
+            .min(newest.saturating_sub(self.slots_kept))
     }
 }
 

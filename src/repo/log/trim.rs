@@ -65,9 +65,7 @@ impl Trim {
         if checkpoints.len() < kept || !checkpoints[..kept].iter().all(is_old) {
             return Ok(Step::Done(self.report));
         }
-        let newest = checkpoints[0].position;
-        self.floor = checkpoints[kept - 1].position;
-        self.floor = self.floor.min(newest.saturating_sub(self.rules.slots_kept));
+        self.floor = self.rules.trim_floor(&checkpoints);
         self.old = checkpoints.split_off(kept);
         self.kept = checkpoints;
         self.phase = Phase::Sync;

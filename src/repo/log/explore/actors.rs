@@ -70,7 +70,7 @@ pub(super) enum Job {
     Done,
 }
 
-/// What comes of a step: the client as it goes on, and whether its snapshot was acknowledged.
+/// What comes of a step: the client as it goes on, and whether its work was acknowledged.
 /// Several if the client has a choice; an error if the protocol says the repository is broken.
 pub(super) type Steps = Result<Vec<(Actor, bool)>, String>;
 
@@ -242,7 +242,7 @@ impl Actor {
     fn appended(mut self, outcome: Outcome, rules: Rules) -> Steps {
         match outcome {
             Outcome::Committed(state) if self.kind == Kind::Collect => self.sweep(state, rules),
-            Outcome::Committed(_) => Ok(vec![(self.clone(), self.kind == Kind::Backup)]),
+            Outcome::Committed(_) => Ok(vec![(self, true)]),
             Outcome::Unsettled => Ok(vec![(self, false)]),
             Outcome::Outdated(state, why) => {
                 self.attempts += 1;

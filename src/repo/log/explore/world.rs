@@ -30,6 +30,8 @@ use std::sync::Arc;
 pub(super) const FIRST_PACK: u8 = 0;
 /// The name of that snapshot.
 pub(super) const FIRST_NAME: u8 = b'S';
+/// The client that removes it.
+pub(super) const FORGET_NAME: u8 = b'F';
 
 /// Everything outside the actors.
 #[derive(Clone)]
@@ -45,7 +47,7 @@ pub(super) struct World {
     pub(super) losses_left: u8,
     /// How many power losses may still come.
     pub(super) crashes_left: u8,
-    /// Names of the snapshots reported as successful.
+    /// Names of the backups reported as successful, and that of the forgetter.
     pub(super) acknowledged: Vec<u8>,
 }
 
@@ -85,6 +87,7 @@ impl World {
         state.read = Default::default();
         state.read.since = 1;
         state.read.settled = 1;
+        state.read.exact = 1;
         state.read.proved = 1;
         World {
             rules,
@@ -118,6 +121,7 @@ impl World {
                 stored.read = Default::default();
                 stored.read.since = stored.position;
                 stored.read.settled = stored.position;
+                stored.read.exact = stored.position;
                 stored.read.proved = stored.position;
                 stored.gone.clear();
                 let stored = Arc::new(stored);
@@ -204,7 +208,15 @@ impl World {
                 return Some(format!("snapshot {name} lost a pack"));
             }
         }
-        for name in &self.acknowledged {
+        let is_there = |name| state.snapshots.values().any(|manifest| manifest[0] == name);
+        if self.acknowledged.contains(&FORGET_NAME) && is_there(FIRST_NAME) {
+            return Some("a forgotten snapshot is there again".to_string());
+        }
+        for name in self
+            .acknowledged
+            .iter()
+            .filter(|name| **name != FORGET_NAME)
+        {
             if !state
                 .snapshots
                 .values()
