@@ -4,6 +4,7 @@
 
 mod backup;
 mod bench_repo;
+mod check;
 mod contract;
 mod crash;
 mod files;

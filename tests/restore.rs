@@ -653,7 +653,7 @@ fn damage_in_one_chunk_loses_only_the_files_that_need_it() {
 }
 
 #[test]
-fn a_full_disk_or_a_failing_store_ends_the_restore() {
+fn a_failing_store_ends_the_restore() {
     use statekeep::store::FaultyStore;
     use statekeep::store::Method;
     use statekeep::store::Repeat;

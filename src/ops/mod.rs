@@ -1,6 +1,8 @@
 //! What people ask for, one file or folder for each verb. The only place that starts threads.
 
 pub mod backup;
+mod budget;
+pub mod check;
 pub mod inspect;
 pub mod restore;
 mod tally;

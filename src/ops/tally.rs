@@ -23,4 +23,12 @@ impl Tally {
             self.sample.push(path.to_vec());
         }
     }
+
+    /// Adds what another one counted.
+    pub(super) fn merge(&mut self, other: Tally) {
+        self.count += other.count;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        let room = SAMPLE_MAX.saturating_sub(self.sample.len());
+        self.sample.extend(other.sample.into_iter().take(room));
+    }
 }

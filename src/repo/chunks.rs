@@ -167,6 +167,11 @@ impl<'r> Chunks<'r> {
         self.index.find(id)
     }
 
+    /// Returns the records that a record of this height may mean by this name of a base.
+    pub fn find_base(&self, base: &BaseId, below_height: u8) -> Vec<Record> {
+        self.index.find_base(base, below_height)
+    }
+
     /// Returns a record and those it leans on, first bases only, down to one that stands alone.
     pub fn chain(&self, record: &Record) -> Result<Vec<Record>> {
         let mut chain = vec![*record];
@@ -313,7 +318,7 @@ impl<'r> Chunks<'r> {
     }
 
     /// Returns the names of all bases of a record.
-    fn bases(&self, record: &Record) -> Result<Vec<BaseId>> {
+    pub fn bases(&self, record: &Record) -> Result<Vec<BaseId>> {
         if let Some(all) = record.bases.all() {
             return Ok(all.to_vec());
         }
@@ -452,7 +457,8 @@ pub fn encoding(record: &Record) -> Result<Encoding> {
         .map_err(|malformed| malformed.of(Key::pack(&record.pack).to_string()))
 }
 
-fn records(pack: PackId, rows: &[Row]) -> Vec<Record> {
+/// Returns the records of a pack, from its table.
+pub fn records(pack: PackId, rows: &[Row]) -> Vec<Record> {
     let mut offset = 0;
     let mut record = |row: &Row| {
         let record = Record {

@@ -142,6 +142,7 @@ impl<'r> Walker<'r> {
     }
 
     fn make_dir(&mut self, step: &Step, entry: &Entry) -> Result<()> {
+        self.run.progress(1, 0);
         let jail = &self.run.target.jail;
         let made = match self.run.target.compare(entry) {
             Ok(State::Absent) => jail.make_dir(&entry.path, jail::Replace::Never),

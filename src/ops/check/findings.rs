@@ -1,0 +1,173 @@
+//! Collects what is wrong, by cause, and where it was met.
+
+use crate::error::Error;
+use crate::id::ChunkId;
+use crate::id::PackId;
+use crate::id::SnapshotId;
+use crate::ops::Tally;
+use crate::ops::check::CheckProblem;
+use crate::store::Key;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+/// Messages kept for one cause.
+const MESSAGES_MAX: usize = 5;
+
+/// Why something cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Cause {
+    /// The bytes of a pack are missing or wrong.
+    Pack(PackId),
+    /// No pack that can be opened has it.
+    Lost,
+    /// A node, or another object, that says what cannot be.
+    Object(String),
+}
+
+/// What snapshots reach: the tree nodes at which something is wrong.
+pub(super) type Reached = HashMap<ChunkId, BTreeSet<SnapshotId>>;
+
+#[derive(Default)]
+pub(super) struct Findings {
+    by_cause: Mutex<BTreeMap<Cause, Finding>>,
+    bad_packs: Mutex<BTreeSet<PackId>>,
+}
+
+#[derive(Default)]
+struct Finding {
+    messages: BTreeSet<String>,
+    /// Tree nodes at which it was met.
+    nodes: HashSet<ChunkId>,
+    paths: Tally,
+}
+
+impl Findings {
+    /// Notes that something is wrong.
+    pub(super) fn note(&self, cause: &Cause, message: impl Into<String>) {
+        let mut by_cause = lock(&self.by_cause);
+        let messages = &mut by_cause.entry(cause.clone()).or_default().messages;
+        if messages.len() < MESSAGES_MAX {
+            messages.insert(message.into());
+        }
+    }
+
+    /// Notes a pack of which nothing can be used.
+    pub(super) fn bad_pack(&self, pack: PackId, message: impl Into<String>) {
+        lock(&self.bad_packs).insert(pack);
+        self.note(&Cause::Pack(pack), message);
+    }
+
+    /// Notes an error and returns its cause.
+    pub(super) fn error(&self, error: &Error) -> Cause {
+        let (cause, message) = cause_of(error);
+        self.note(&cause, message);
+        cause
+    }
+
+    /// Notes that a path is lost, and at which node of a tree that was found.
+    pub(super) fn affects(&self, cause: &Cause, node: &ChunkId, path: &[u8]) {
+        let mut by_cause = lock(&self.by_cause);
+        let finding = by_cause.entry(cause.clone()).or_default();
+        finding.nodes.insert(*node);
+        finding.paths.add(path, 0);
+    }
+
+    pub(super) fn has_bad_packs(&self) -> bool {
+        !lock(&self.bad_packs).is_empty()
+    }
+
+    /// Returns all tree nodes at which something is wrong.
+    pub(super) fn nodes(&self) -> HashSet<ChunkId> {
+        let by_cause = lock(&self.by_cause);
+        by_cause
+            .values()
+            .flat_map(|finding| &finding.nodes)
+            .copied()
+            .collect()
+    }
+
+    /// Returns the problems, each with the snapshots that reach it.
+    pub(super) fn into_problems(self, reached: &Reached) -> Vec<CheckProblem> {
+        let unlocked = |poisoned: PoisonError<_>| poisoned.into_inner();
+        let mut by_cause = self.by_cause.into_inner().unwrap_or_else(unlocked);
+        let bad_packs = self
+            .bad_packs
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A pack that cannot be opened does not tell what was in it. If there is only one, what is
+        // lost was in it; among several, nobody knows.
+        if bad_packs.len() == 1
+            && let Some(pack) = bad_packs.first()
+            && let Some(lost) = by_cause.remove(&Cause::Lost)
+        {
+            let finding = by_cause.entry(Cause::Pack(*pack)).or_default();
+            finding.nodes.extend(lost.nodes);
+            finding.paths.merge(lost.paths);
+        }
+        let problem = |(cause, finding): (Cause, Finding)| {
+            let nodes = finding.nodes.iter();
+            let snapshots = nodes
+                .filter_map(|node| reached.get(node))
+                .flatten()
+                .copied();
+            let snapshots: BTreeSet<SnapshotId> = snapshots.collect();
+            let messages: Vec<String> = finding.messages.into_iter().collect();
+            CheckProblem {
+                object: match cause {
+                    Cause::Pack(pack) => Key::pack(&pack).to_string(),
+                    Cause::Lost => "chunks".to_string(),
+                    Cause::Object(object) => object,
+                },
+                message: match messages.is_empty() {
+                    true => "no pack that can be read holds what snapshots need".to_string(),
+                    false => messages.join("; "),
+                },
+                snapshots: snapshots.into_iter().collect(),
+                paths: finding.paths,
+            }
+        };
+        by_cause.into_iter().map(problem).collect()
+    }
+}
+
+/// Returns which object an error is about, and what is wrong with it.
+pub(super) fn cause_of(error: &Error) -> (Cause, String) {
+    let of = |object: &str| match object.strip_prefix("packs/").map(str::parse) {
+        Some(Ok(pack)) => Cause::Pack(pack),
+        _ => Cause::Object(object.to_string()),
+    };
+    match error {
+        Error::Corrupt { object, reason } => (of(object), reason.clone()),
+        Error::TooNew { object, .. } | Error::Store { object, .. } => {
+            (of(object), error.to_string())
+        }
+        Error::Missing { object } => match of(object) {
+            Cause::Pack(pack) => (Cause::Pack(pack), "it is missing".to_string()),
+            _ => (
+                Cause::Lost,
+                format!("{object} is in no pack that can be read"),
+            ),
+        },
+        Error::Io { path, source, .. } => {
+            let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+            let cause = match name.and_then(|name| name.parse().ok()) {
+                Some(pack) => Cause::Pack(pack),
+                None => Cause::Object(path.display().to_string()),
+            };
+            (cause, format!("{error}: {source}"))
+        }
+        other => (
+            Cause::Object("the repository".to_string()),
+            other.to_string(),
+        ),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

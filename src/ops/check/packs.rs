@@ -1,0 +1,333 @@
+//! Checks packs: that they are there, that log, length, tail and table agree, that every record
+//! finds its bases below it (I13), and, when asked, that every record decodes to its chunk.
+
+use crate::codec::zstd::Decoder;
+use crate::context::Context;
+use crate::context::Event;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::container;
+use crate::format::container::HEADER_BYTES;
+use crate::format::container::ObjectKind;
+use crate::format::container::Opener;
+use crate::format::entry::PackBytes;
+use crate::format::pack;
+use crate::format::pack::Codec;
+use crate::format::pack::Row;
+use crate::format::pack::TAIL_BYTES;
+use crate::id::PackId;
+use crate::ops::budget::Budget;
+use crate::ops::check::CheckReport;
+use crate::ops::check::ReadData;
+use crate::ops::check::findings::Cause;
+use crate::ops::check::findings::Findings;
+use crate::ops::check::findings::cause_of;
+use crate::ops::check::for_each;
+use crate::ops::inspect;
+use crate::repo::Repo;
+use crate::repo::chunks;
+use crate::repo::chunks::Chunks;
+use crate::repo::chunks::Scratch;
+use crate::repo::index::Record;
+use crate::store::Folder;
+use crate::store::Key;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// Bytes of packs that all threads together hold while they read them from end to end.
+const HELD_BYTES_MAX: u64 = 64 << 20;
+
+/// Records that do not decode, by pack and offset, and why.
+pub(super) type Damaged = HashMap<(PackId, u32), Cause>;
+
+/// Opens every pack and returns those whose table can be used.
+pub(super) fn open_all(
+    cx: &Context,
+    repo: &Repo,
+    packs: &BTreeMap<PackId, PackBytes>,
+    findings: &Findings,
+    report: &mut CheckReport,
+) -> Result<BTreeMap<PackId, PackBytes>> {
+    let mut listed = BTreeMap::new();
+    for row in repo.store().list(Folder::Packs)? {
+        match row
+            .name
+            .parse::<PackId>()
+            .ok()
+            .filter(|pack| packs.contains_key(pack))
+        {
+            Some(pack) => {
+                listed.insert(pack, row.stored_bytes);
+            }
+            None => report.orphans.add(row.name.as_bytes(), row.stored_bytes),
+        }
+    }
+    let readable = Mutex::new(BTreeMap::new());
+    let all: Vec<_> = packs.iter().collect();
+    for_each(cx, &all, |(pack, bytes), _| {
+        match open_pack(repo, pack, bytes, listed.get(pack).copied()) {
+            Ok(_) => {
+                let mut readable = readable.lock().unwrap_or_else(PoisonError::into_inner);
+                readable.insert(**pack, **bytes);
+            }
+            Err(error) => findings.bad_pack(**pack, cause_of(&error).1),
+        }
+        cx.progress.event(Event::Done { files: 1, bytes: 0 });
+        Ok(())
+    })?;
+    Ok(readable
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Returns the table of a pack if everything that is said about it agrees.
+fn open_pack(
+    repo: &Repo,
+    pack: &PackId,
+    bytes: &PackBytes,
+    listed: Option<u64>,
+) -> Result<Vec<Row>> {
+    let key = Key::pack(pack);
+    let object = || key.to_string();
+    let missing = || Error::Missing { object: object() };
+    // A listing may lack what is there (I14).
+    let stored_bytes = match listed {
+        Some(stored_bytes) => stored_bytes,
+        None => repo.store().stored_bytes(&key)?.ok_or_else(missing)?,
+    };
+    if stored_bytes != bytes.stored_bytes {
+        let wanted = bytes.stored_bytes;
+        let reason = format!("it has {stored_bytes} bytes where the log says {wanted}");
+        return Err(Error::corrupt(object(), reason));
+    }
+    let get = |range: Range<u64>| repo.store().get_range(&key, range)?.ok_or_else(missing);
+    let head = get(0..HEADER_BYTES as u64)?;
+    let keys = repo.secrets().data_keys();
+    let opener = Opener::begin(keys, ObjectKind::Pack, &head, stored_bytes);
+    let opener = opener.map_err(|malformed| malformed.of(object()))?;
+    let fetch = |range: Range<u64>| {
+        let stored = opener
+            .stored_range(&range)
+            .map_err(|malformed| malformed.of(object()))?;
+        let mut bytes = get(stored)?;
+        let opened = opener.unseal_range(&range, &mut bytes);
+        opened.map_err(|malformed| malformed.of(object()))?;
+        Ok::<_, Error>(bytes)
+    };
+    let end = opener.plain_bytes();
+    let tail = fetch(end.saturating_sub(TAIL_BYTES as u64)..end)?;
+    let short = |_| Error::corrupt(object(), "it has no tail");
+    let tail: [u8; TAIL_BYTES] = tail.try_into().map_err(short)?;
+    let table_bytes = pack::table_bytes(&tail, end).map_err(|malformed| malformed.of(object()))?;
+    if table_bytes != bytes.table_bytes {
+        let wanted = bytes.table_bytes;
+        let reason = format!("its table has {table_bytes} bytes where the log says {wanted}");
+        return Err(Error::corrupt(object(), reason));
+    }
+    let table = fetch(end - table_bytes..end)?;
+    pack::decode_table(&table).map_err(|malformed| malformed.of(object()))
+}
+
+/// Returns the packs to be read from end to end.
+pub(super) fn sample(
+    cx: &Context,
+    packs: &BTreeMap<PackId, PackBytes>,
+    read_data: ReadData,
+) -> Result<Vec<(PackId, PackBytes)>> {
+    let mut all: Vec<_> = packs.iter().map(|(pack, bytes)| (*pack, *bytes)).collect();
+    if let ReadData::Percent(percent) = read_data {
+        let seed: [u8; 32] = cx.random_bytes()?;
+        all.sort_by_key(|(pack, _)| *blake3::keyed_hash(&seed, pack.as_bytes()).as_bytes());
+        let share = all.len() as f64 * percent.clamp(0.0, 100.0) / 100.0;
+        all.truncate(share.ceil() as usize);
+    }
+    Ok(all)
+}
+
+/// Checks what is in the packs.
+pub(super) struct PackCheck<'a> {
+    cx: &'a Context,
+    chunks: &'a Chunks<'a>,
+    findings: &'a Findings,
+    damaged: Mutex<Damaged>,
+    has_broken_chains: Mutex<bool>,
+    read_packs: AtomicU64,
+    read_records: AtomicU64,
+}
+
+impl<'a> PackCheck<'a> {
+    pub(super) fn new(
+        cx: &'a Context,
+        chunks: &'a Chunks<'a>,
+        findings: &'a Findings,
+    ) -> PackCheck<'a> {
+        PackCheck {
+            cx,
+            chunks,
+            findings,
+            damaged: Mutex::default(),
+            has_broken_chains: Mutex::new(false),
+            read_packs: AtomicU64::new(0),
+            read_records: AtomicU64::new(0),
+        }
+    }
+
+    /// Checks that every base of every record has a record of lower height. As that is then true
+    /// of the base's record too, every chain ends.
+    pub(super) fn chains(&self, packs: &BTreeMap<PackId, PackBytes>) -> Result<()> {
+        let all: Vec<_> = packs.keys().collect();
+        for_each(self.cx, &all, |pack, _| {
+            match self.chunks.table(pack) {
+                Ok(rows) => rows.iter().for_each(|row| self.chain(pack, row)),
+                Err(error) => {
+                    self.findings.error(&error);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn chain(&self, pack: &PackId, row: &Row) {
+        for base in &row.bases {
+            if !self.chunks.find_base(base, row.height).is_empty() {
+                continue;
+            }
+            *self
+                .has_broken_chains
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = true;
+            if self.chunks.find_base(base, u8::MAX).is_empty() {
+                let message = "records lean on chunks that no pack that can be read holds";
+                self.findings.note(&Cause::Lost, message);
+            } else {
+                let message = format!("chunk {} leans on a base that is not below it", row.id);
+                self.findings.note(&Cause::Pack(*pack), message);
+            }
+        }
+    }
+
+    /// Reads packs from end to end.
+    pub(super) fn read(&self, packs: &[(PackId, PackBytes)]) -> Result<()> {
+        let budget = Budget::new(HELD_BYTES_MAX);
+        let (files, bytes) = (
+            packs.len() as u64,
+            packs.iter().map(|p| p.1.stored_bytes).sum(),
+        );
+        self.cx.progress.event(Event::Total { files, bytes });
+        for_each(self.cx, packs, |(pack, bytes), scratch| {
+            // The object and what is in it.
+            let _share = budget.take(bytes.stored_bytes.saturating_mul(2));
+            if let Err(error) = self.read_pack(scratch, pack) {
+                self.cx.check()?;
+                self.findings.error(&error);
+            }
+            self.read_packs.fetch_add(1, Ordering::Relaxed);
+            let bytes = bytes.stored_bytes;
+            self.cx.progress.event(Event::Done { files: 1, bytes });
+            Ok(())
+        })
+    }
+
+    fn read_pack(&self, scratch: &mut Scratch, pack: &PackId) -> Result<()> {
+        let (key, repo) = (Key::pack(pack), self.chunks.repo());
+        let object = repo.store().get(&key)?;
+        let object = object.ok_or_else(|| Error::Missing {
+            object: key.to_string(),
+        })?;
+        if blake3::hash(&object).as_bytes() != pack.as_bytes() {
+            // What was in it is lost unless it turns up elsewhere.
+            let message = "its bytes are not those it is named after";
+            self.findings.bad_pack(*pack, message);
+        }
+        let opened = container::unseal(repo.secrets().data_keys(), ObjectKind::Pack, &object);
+        drop(object);
+        let plain = match opened {
+            Ok(plain) => Some(plain),
+            // Segment by segment it may still be told which records are lost.
+            Err(malformed) => {
+                self.findings.error(&malformed.of(key.to_string()));
+                None
+            }
+        };
+        let rows = self.chunks.table(pack)?;
+        let mut decoder = Decoder::new();
+        for (row, record) in rows.iter().zip(chunks::records(*pack, &rows)) {
+            self.cx.check()?;
+            let done = match &plain {
+                Some(plain) if row.encoding.codec != Codec::Delta => {
+                    self.decode(&mut decoder, plain, row, &record)
+                }
+                _ => self.chunks.read_record(scratch, row.encoding.kind, &record),
+            };
+            match done {
+                Ok(plain) => scratch.recycle(plain),
+                Err(error) => {
+                    let cause = self.findings.error(&error);
+                    let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                    damaged.insert((*pack, record.offset), cause);
+                }
+            }
+            self.read_records.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &self,
+        decoder: &mut Decoder,
+        pack_plain: &[u8],
+        row: &Row,
+        record: &Record,
+    ) -> Result<Vec<u8>> {
+        let wrong = |reason: &str| {
+            let reason = format!("chunk {} {reason}", row.id);
+            Error::corrupt(Key::pack(&record.pack).to_string(), reason)
+        };
+        let (offset, len) = (u64::from(record.offset), u64::from(row.stored_bytes));
+        let range = inspect::within(pack_plain, offset, len);
+        let stored = &pack_plain[range.ok_or_else(|| wrong("lies outside it"))?];
+        let mut plain = Vec::new();
+        if row.encoding.codec == Codec::Raw {
+            plain.extend_from_slice(stored);
+        } else {
+            let decoded = decoder.decode(stored, &[], row.plain_bytes as usize, &mut plain);
+            decoded.map_err(|_| wrong("does not decompress"))?;
+        }
+        let id = self
+            .chunks
+            .repo()
+            .secrets()
+            .chunk_id(row.encoding.kind, &plain);
+        match id == row.id {
+            true => Ok(plain),
+            false => Err(wrong("is not what it is named after")),
+        }
+    }
+
+    pub(super) fn count(&self, report: &mut CheckReport) {
+        report.read_packs = self.read_packs.load(Ordering::Relaxed);
+        report.read_records = self.read_records.load(Ordering::Relaxed);
+    }
+
+    /// Returns the records that do not decode; `None` if every record found can be relied on.
+    pub(super) fn into_damaged(self) -> Option<Damaged> {
+        let damaged = self
+            .damaged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let broken = self.has_broken_chains.into_inner();
+        let broken = broken.unwrap_or_else(PoisonError::into_inner);
+        let is_whole = damaged.is_empty() && !broken && !self.findings.has_bad_packs();
+        (!is_whole).then_some(damaged)
+    }
+}
+
+/// Returns the cause of an error without noting it.
+pub(super) fn quietly(error: &Error) -> Cause {
+    cause_of(error).0
+}
