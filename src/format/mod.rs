@@ -8,6 +8,7 @@ pub mod config;
 pub mod container;
 pub mod entry;
 pub mod key;
+pub mod keyfile;
 pub mod list;
 pub mod manifest;
 pub mod note;
