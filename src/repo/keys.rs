@@ -107,22 +107,43 @@ fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>> {
     Ok(slots)
 }
 
+/// Returns the key slots in a store. No key is needed to see them.
+pub fn list(store: &dyn Store) -> Result<Vec<KeyInfo>> {
+    read_slots(store)?.into_iter().map(info).collect()
+}
+
+fn info((key, slot): ReadSlot) -> Result<KeyInfo> {
+    let slot = slot.map_err(|malformed| malformed.of(key.to_string()))?;
+    let name = key.name().to_string();
+    let (derivation, created_at) = (slot.derivation, slot.created_at);
+    Ok(KeyInfo {
+        name,
+        derivation,
+        created_at,
+        label: slot.label,
+    })
+}
+
 impl Repo {
     /// Returns the key slots.
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
-        let slots = read_slots(self.store())?;
-        let info = |(key, slot): ReadSlot| {
-            let slot = slot.map_err(|malformed| malformed.of(key.to_string()))?;
-            let name = key.name().to_string();
-            let (derivation, created_at) = (slot.derivation, slot.created_at);
-            Ok(KeyInfo {
-                name,
-                derivation,
-                created_at,
-                label: slot.label,
-            })
+        list(self.store())
+    }
+
+    /// Returns the key slots that open with this credential. Slots that cannot be read do not.
+    pub fn keys_opened_by(&self, credential: &Credential) -> Result<Vec<KeyInfo>> {
+        let binding = Binding {
+            config: &self.config_bytes,
+            suite: self.config.suite,
         };
-        slots.into_iter().map(info).collect()
+        let mut opened = Vec::new();
+        for (key, slot) in read_slots(self.store())? {
+            let opens = |slot: &Slot| matches!(slot.unseal(credential, binding), Ok(Some(_)));
+            if slot.as_ref().is_ok_and(opens) {
+                opened.push(info((key, slot))?);
+            }
+        }
+        Ok(opened)
     }
 
     /// Adds a key slot and returns its object.
