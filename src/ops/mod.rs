@@ -5,6 +5,7 @@ mod budget;
 pub mod check;
 pub mod inspect;
 pub mod restore;
+pub mod snapshots;
 mod tally;
 
 pub use tally::Tally;
