@@ -20,3 +20,5 @@ pub mod format;
 pub mod repo;
 
 pub mod ops;
+
+pub mod cli;

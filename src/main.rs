@@ -1,3 +1,7 @@
 //! The `statekeep` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    statekeep::cli::run(std::env::args_os())
+}

@@ -5,6 +5,7 @@
 mod backup;
 mod bench_repo;
 mod check;
+mod cli;
 mod contract;
 mod crash;
 mod files;

@@ -1,0 +1,45 @@
+//! The commands, one file each. A command reads its options, calls an operation, and tells the
+//! outcome; it returns the exit code of a success, which may be one with warnings.
+
+mod backup;
+mod check;
+mod files;
+mod init;
+mod key;
+pub(super) mod meta;
+mod repo;
+mod restore;
+mod snapshots;
+
+use crate::cli::args::Command;
+use crate::cli::failure::Outcome;
+use crate::cli::session::Session;
+
+/// Done, nothing to remark.
+const DONE: u8 = 0;
+/// Finished with warnings.
+const WARNINGS: u8 = 3;
+/// Finished, and found damage.
+const DAMAGE: u8 = 4;
+
+/// Runs a command.
+pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
+    match command {
+        Command::Backup(args) => backup::run(session, args),
+        Command::List(args) => snapshots::list(session, &args),
+        Command::Show(args) => snapshots::show(session, &args),
+        Command::Restore(args) => restore::run(session, args),
+        Command::Ls(args) => files::ls(session, &args),
+        Command::Cat(args) => files::cat(session, &args),
+        Command::Check(args) => check::run(session, &args),
+        Command::Init(args) => init::run(session, &args),
+        Command::Key(args) => key::run(session, args.command),
+        Command::Repo(_) => repo::info(session),
+        Command::Completions(args) => meta::completions(session, &args),
+        Command::Man => meta::man(session),
+        Command::Version => {
+            meta::version(&session.output)?;
+            Ok(DONE)
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Why a command ends without success: a stable code, an exit code, words, and the next step.
+//!
+//! `classify` is the one place that maps errors of the library to codes. Codes are only ever added.
+
+use crate::error::Error;
+use std::error::Error as _;
+use std::io;
+
+/// How standard output is named in errors.
+pub(super) const STDOUT: &str = "standard output";
+
+/// The end of a command that did not succeed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Stable; for programs.
+    pub code: &'static str,
+    /// The exit code.
+    pub exit: u8,
+    /// What is wrong, and why.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// Whether standard output carries it already.
+    pub is_told: bool,
+}
+
+/// What a command of the CLI returns.
+pub(super) type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    /// Returns a failure without a hint.
+    pub(super) fn new(code: &'static str, exit: u8, message: impl Into<String>) -> Failure {
+        Failure {
+            code,
+            exit,
+            message: message.into(),
+            hint: None,
+            is_told: false,
+        }
+    }
+
+    /// Says that standard output carries it already.
+    pub(super) fn told(mut self) -> Failure {
+        self.is_told = true;
+        self
+    }
+
+    /// Returns the failure of a command line or a setting that makes no sense.
+    pub(super) fn usage(message: impl Into<String>) -> Failure {
+        Failure::new("usage", 2, message)
+    }
+
+    /// Adds the next step.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the next step unless there is one.
+    pub(super) fn or_hint(self, hint: impl FnOnce() -> String) -> Failure {
+        match self.hint {
+            Some(_) => self,
+            None => self.hint(hint()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let (code, exit) = classify(&error);
+        Failure::new(code, exit, chain(&error))
+    }
+}
+
+/// Returns the stable code and the exit code of an error.
+fn classify(error: &Error) -> (&'static str, u8) {
+    match error {
+        Error::Io { path, source, .. }
+            if source.kind() == io::ErrorKind::BrokenPipe && path.as_os_str() == STDOUT =>
+        {
+            // As if SIGPIPE had ended the process.
+            ("broken-pipe", 141)
+        }
+        Error::Io { .. } if error.is_no_space() => ("no-space", 16),
+        Error::Io { .. } => ("io", 1),
+        Error::Corrupt { .. } => ("damaged", 4),
+        Error::Missing { .. } => ("missing", 4),
+        Error::RolledBack { .. } => ("rolled-back", 4),
+        Error::Store { .. } => ("store-unreachable", 17),
+        Error::NoRepo { .. } => ("no-repo", 10),
+        Error::RepoExists { .. } => ("repo-exists", 1),
+        Error::Busy { .. } => ("busy", 11),
+        Error::WrongKey { .. } => ("wrong-key", 12),
+        Error::NotFound { .. } => ("not-found", 13),
+        Error::TooNew { .. } => ("too-new", 18),
+        Error::Ambiguous { .. } => ("ambiguous", 2),
+        Error::Refused { .. } => ("refused", 2),
+        // Which signal it was is known to `run`.
+        Error::Cancelled => ("interrupted", 130),
+    }
+}
+
+/// Returns the error and its causes, each once.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io_error(kind: io::ErrorKind, path: &str) -> Error {
+        Error::io("write", path)(io::Error::from(kind))
+    }
+
+    #[test]
+    fn every_error_has_its_exit_code() {
+        let text = String::new;
+        let table = [
+            (io_error(io::ErrorKind::StorageFull, "/x"), "no-space", 16),
+            (io_error(io::ErrorKind::QuotaExceeded, "/x"), "no-space", 16),
+            (io_error(io::ErrorKind::StorageFull, STDOUT), "no-space", 16),
+            (io_error(io::ErrorKind::PermissionDenied, "/x"), "io", 1),
+            (io_error(io::ErrorKind::BrokenPipe, "/x"), "io", 1),
+            (
+                io_error(io::ErrorKind::BrokenPipe, STDOUT),
+                "broken-pipe",
+                141,
+            ),
+            (Error::corrupt("packs/3f", "cut"), "damaged", 4),
+            (Error::Missing { object: text() }, "missing", 4),
+            (Error::RolledBack { reason: text() }, "rolled-back", 4),
+            (
+                Error::Store {
+                    action: "list",
+                    object: text(),
+                    reason: text(),
+                },
+                "store-unreachable",
+                17,
+            ),
+            (Error::NoRepo { location: text() }, "no-repo", 10),
+            (Error::RepoExists { location: text() }, "repo-exists", 1),
+            (
+                Error::Busy {
+                    what: text(),
+                    reason: text(),
+                },
+                "busy",
+                11,
+            ),
+            (Error::WrongKey { reason: text() }, "wrong-key", 12),
+            (Error::NotFound { what: text() }, "not-found", 13),
+            (
+                Error::TooNew {
+                    object: text(),
+                    reason: text(),
+                },
+                "too-new",
+                18,
+            ),
+            (
+                Error::Ambiguous {
+                    what: text(),
+                    candidates: text(),
+                },
+                "ambiguous",
+                2,
+            ),
+            (Error::Refused { reason: text() }, "refused", 2),
+            (Error::Cancelled, "interrupted", 130),
+        ];
+        for (error, code, exit) in table {
+            assert_eq!(classify(&error), (code, exit), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let failure = Failure::from(io_error(io::ErrorKind::PermissionDenied, "/x"));
+
+        assert_eq!(failure.message, "cannot write /x: permission denied");
+    }
+}
