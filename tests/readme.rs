@@ -1,0 +1,54 @@
+//! Every command the README shows, run as it stands there.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Returns the fenced blocks with this info string.
+fn blocks(text: &str, info: &str) -> Vec<String> {
+    let fence = format!("```{info}\n");
+    let parts = text.split(&fence).skip(1);
+    parts
+        .map(|part| part.split("```").next().unwrap().to_string())
+        .collect()
+}
+
+#[test]
+fn commands_of_the_readme_work_as_they_stand_there() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(readme).unwrap();
+    let dir = TempDir::new().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_statekeep")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let scripts = blocks(&text, "sh statekeep");
+    assert!(!scripts.is_empty());
+
+    for script in scripts {
+        let output = Command::new("sh")
+            .args(["-euc", &script])
+            .current_dir(dir.path())
+            .env("PATH", &path)
+            .env("HOME", dir.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .output()
+            .unwrap();
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{said}");
+    }
+    assert!(dir.path().join("restored/config/app.toml").exists());
+}
+
+#[test]
+fn the_readme_names_the_two_commands() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(readme).unwrap();
+    let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run");
+
+    let commands: Vec<String> = blocks(&text, "sh");
+    assert_eq!(commands.len(), 2);
+    // CI runs the second one to the letter.
+    assert!(fs::read_to_string(ci).unwrap().ends_with(&commands[1]));
+}
