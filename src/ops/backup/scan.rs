@@ -99,10 +99,10 @@ impl<'a> Scan<'_, 'a> {
         let Some((kind, content, attributes, stat)) = made else {
             return Ok(());
         };
-        let known = match (&old, same) {
-            (None, _) => Known::New,
-            (Some(_), true) => Known::Same,
-            (Some(_), false) => Known::Changed,
+        let known = match &old {
+            None => Known::New,
+            Some(old) if same || looks_same(&old.entry, &item.stat) => Known::Same,
+            Some(_) => Known::Changed,
         };
         let entry = Entry {
             path: item.path,
@@ -252,6 +252,17 @@ pub(super) fn file_time(stat: &Stat) -> FileTime {
         seconds: stat.mtime.secs,
         nanoseconds: stat.mtime.nanos,
     }
+}
+
+/// Whether a person would call it unchanged. It may have been read all the same, in doubt.
+fn looks_same(old: &Entry, stat: &Stat) -> bool {
+    let size_bytes = match old.kind {
+        Kind::File { size_bytes, .. } => size_bytes,
+        _ => stat.size_bytes,
+    };
+    same_kind(&old.kind, stat.kind)
+        && old.modified == file_time(stat)
+        && size_bytes == stat.size_bytes
 }
 
 fn same_kind(old: &Kind, new: files::Kind) -> bool {
