@@ -161,9 +161,9 @@ fn temps_of_killed_writers_are_removed_when_they_are_old() {
     let store = open(&disk);
     assert_eq!(temps(&disk), 2);
     assert_eq!(store.list(Folder::Log).unwrap().len(), 1);
-    assert_eq!(store.remove_stale_temps(Timestamp(20)).unwrap(), 1);
+    assert_eq!(store.remove_leftovers(Timestamp(20)).unwrap(), 1);
     assert_eq!(temps(&disk), 1);
-    assert_eq!(store.remove_stale_temps(Timestamp(21)).unwrap(), 1);
+    assert_eq!(store.remove_leftovers(Timestamp(21)).unwrap(), 1);
     assert_eq!(store.get(&Key::slot(1)).unwrap().unwrap(), b"bystander");
 }
 

@@ -58,12 +58,6 @@ impl DirStore {
         }
     }
 
-    /// Removes what killed writers left behind before this time and returns how many files.
-    pub fn remove_stale_temps(&self, before: Timestamp) -> Result<u64> {
-        let remove = |folder| remove_stale_temps(&*self.disk, &self.folder_path(folder), before);
-        Folder::ALL.into_iter().map(remove).sum()
-    }
-
     fn folder_path(&self, folder: Folder) -> PathBuf {
         match folder {
             // Joining an empty name would add a slash, and the paths show up in messages.
@@ -122,6 +116,11 @@ impl Store for DirStore {
     /// The content of an object is durable before anybody can see it, so its name is what is left.
     fn sync(&self, folder: Folder) -> Result<()> {
         self.disk.sync_dir(&self.folder_path(folder))
+    }
+
+    fn remove_leftovers(&self, before: Timestamp) -> Result<u64> {
+        let remove = |folder| remove_stale_temps(&*self.disk, &self.folder_path(folder), before);
+        Folder::ALL.into_iter().map(remove).sum()
     }
 
     fn location(&self) -> String {
@@ -184,7 +183,7 @@ mod tests {
 
         let log = store.list(Folder::Log).expect("list");
         let top = store.list(Folder::Top).expect("list");
-        let removed = store.remove_stale_temps(Timestamp(i64::MAX));
+        let removed = store.remove_leftovers(Timestamp(i64::MAX));
 
         assert_eq!(log.len(), 1);
         assert_eq!((&*log[0].name, log[0].stored_bytes), ("000000000001", 5));

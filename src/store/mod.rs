@@ -16,6 +16,7 @@ pub use faulty::StoreFault;
 pub use faulty::When;
 pub use memory::MemoryStore;
 
+use crate::context::Timestamp;
 use crate::error::Result;
 use std::fmt;
 use std::ops::Range;
@@ -170,6 +171,13 @@ pub trait Store: Send + Sync {
 
     /// Makes durable whatever can be seen in a folder, whoever wrote it.
     fn sync(&self, folder: Folder) -> Result<()>;
+
+    /// Removes what writers that were killed left behind before this time, and returns how many
+    /// pieces. Objects are never touched. Nothing to do where a write is all or nothing.
+    fn remove_leftovers(&self, before: Timestamp) -> Result<u64> {
+        let _ = before;
+        Ok(0)
+    }
 
     /// Returns the place in words a person can use.
     fn location(&self) -> String;

@@ -133,7 +133,7 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
     let source = Source::open(options)?;
     let started_at = cx.clock.now();
     let mut state = repo.read_state(cx)?;
-    let mut own = Unfinished::take_over(repo, &state)?;
+    let mut own = Unfinished::begin(cx, repo, &state)?;
     for _ in 0..ATTEMPTS_MAX {
         let parent = newest_of_series(&state, options, &source);
         let mut run = run::run(
@@ -148,6 +148,7 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
         let manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
         let warnings = std::mem::take(&mut run.totals.warnings);
         if options.dry_run {
+            own.finish();
             return Ok(BackupReport {
                 snapshot: None,
                 manifest,
@@ -183,7 +184,7 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
             }
             Outcome::Outdated(now, why) => {
                 if matches!(why, Outdated::OwnPackDropped | Outdated::Skipped) {
-                    own.forget();
+                    own.forget(&now);
                 }
                 state = now;
             }

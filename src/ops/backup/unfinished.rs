@@ -4,6 +4,8 @@
 //! file, and the next one takes the packs over, so that an interrupted backup goes on where it was.
 //! The note is a hint: a pack counts only if the store has it and the log never dropped it.
 
+use crate::context::Context;
+use crate::context::Timestamp;
 use crate::error::Result;
 use crate::format::entry::PackBytes;
 use crate::id::PackId;
@@ -14,8 +16,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+/// Half-written files younger than this may belong to a writer that is still at work.
+const LEFTOVER_AGE_NS: i64 = 3600 * 1_000_000_000;
 
 /// Packs of this run and those it took over.
 pub(super) struct Unfinished {
@@ -26,8 +32,8 @@ pub(super) struct Unfinished {
 }
 
 impl Unfinished {
-    /// Takes over what the last run left behind.
-    pub(super) fn take_over(repo: &Repo, state: &State) -> Result<Unfinished> {
+    /// Begins with what the last run left behind.
+    pub(super) fn begin(cx: &Context, repo: &Repo, state: &State) -> Result<Unfinished> {
         let path = repo.cache_dir().map(|dir| dir.join("unfinished"));
         let (packs, since) = (BTreeMap::new(), state.position);
         let mut unfinished = Unfinished {
@@ -36,14 +42,23 @@ impl Unfinished {
             path,
             file: None,
         };
-        let Some(path) = &unfinished.path else {
-            return Ok(unfinished);
+        unfinished.take_over(cx, repo, state)?;
+        unfinished.begin_note();
+        Ok(unfinished)
+    }
+
+    fn take_over(&mut self, cx: &Context, repo: &Repo, state: &State) -> Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
         };
         // Whoever renames it owns it; two backups at once do not take over the same packs.
         let taken = path.with_extension(format!("taken-{}", std::process::id()));
         if std::fs::rename(path, &taken).is_err() {
-            return Ok(unfinished);
+            return Ok(());
         }
+        // The last run was cut off, so it may have left half-written files too.
+        let before = Timestamp(cx.clock.now().0.saturating_sub(LEFTOVER_AGE_NS));
+        repo.store().remove_leftovers(before)?;
         let text = std::fs::read_to_string(&taken).unwrap_or_default();
         let _ = std::fs::remove_file(&taken);
         let mut lines = text.lines();
@@ -52,7 +67,7 @@ impl Unfinished {
             .and_then(|line| line.strip_prefix("since ")?.parse().ok());
         // A position that is not known proves nothing about what was dropped since.
         let Some(since) = since.filter(|since| *since <= state.position) else {
-            return Ok(unfinished);
+            return Ok(());
         };
         for line in lines {
             let Some((pack, bytes)) = parse(line) else {
@@ -61,14 +76,11 @@ impl Unfinished {
             let is_named = state.packs.contains_key(&pack) || state.dropped.contains_key(&pack);
             let stored = repo.store().stored_bytes(&Key::pack(&pack))?;
             if !is_named && stored == Some(bytes.stored_bytes) {
-                unfinished.packs.insert(pack, bytes);
+                self.packs.insert(pack, bytes);
             }
         }
-        unfinished.since = since;
-        for (pack, bytes) in unfinished.packs.clone() {
-            unfinished.note(&pack, &bytes);
-        }
-        Ok(unfinished)
+        self.since = since;
+        Ok(())
     }
 
     /// Returns the packs.
@@ -92,32 +104,53 @@ impl Unfinished {
         self.packs.remove(pack);
     }
 
+    /// Begins the note. Whoever finds one there leaves it alone: it belongs to a run beside this
+    /// one, whose packs were stored at other positions of the log.
+    fn begin_note(&mut self) {
+        self.file = self.path.as_ref().and_then(|path| {
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(path)
+                .ok()?;
+            writeln!(file, "since {}", self.since).ok()?;
+            Some(file)
+        });
+        for (pack, bytes) in self.packs.clone() {
+            self.note(&pack, &bytes);
+        }
+    }
+
     /// Failing to note costs storing again after an interruption, and nothing else.
     fn note(&mut self, pack: &PackId, bytes: &PackBytes) {
-        if self.file.is_none() {
-            self.file = self.path.as_ref().and_then(|path| {
-                let mut options = OpenOptions::new();
-                let file = options.create(true).append(true).mode(0o600).open(path);
-                let mut file = file.ok()?;
-                writeln!(file, "since {}", self.since).ok()?;
-                Some(file)
-            });
-        }
         if let Some(file) = &mut self.file {
             let _ = writeln!(file, "{pack} {} {}", bytes.stored_bytes, bytes.table_bytes);
         }
     }
 
-    /// The log names the packs now.
-    pub(super) fn finish(&mut self) {
-        self.forget();
+    /// The packs may not be used any more. What is stored from now on is new to the log as of this
+    /// state.
+    pub(super) fn forget(&mut self, state: &State) {
+        self.end_note();
+        self.packs.clear();
+        self.since = state.position;
+        self.begin_note();
     }
 
-    /// The packs may not be used any more.
-    pub(super) fn forget(&mut self) {
-        self.packs.clear();
-        self.file = None;
-        if let Some(path) = &self.path {
+    /// The log names the packs now, or they are not wanted.
+    pub(super) fn finish(mut self) {
+        self.end_note();
+    }
+
+    fn end_note(&mut self) {
+        let (Some(file), Some(path)) = (self.file.take(), &self.path) else {
+            return;
+        };
+        // A run beside this one may have taken our note over and put its own there.
+        let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.ok().map(|m| m.ino());
+        if inode(file.metadata()) == inode(std::fs::metadata(path)) {
             let _ = std::fs::remove_file(path);
         }
     }
