@@ -541,17 +541,20 @@ fn colour_is_used_only_where_it_is_wanted() {
     assert!(!has_colour(&["--frobnicate"], ""));
 }
 
+/// A pipe that nobody reads from any more.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer
+}
+
 #[test]
 fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
     let home = Home::new();
-    let mut child = home
+    let output = home
         .command(&["man"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdout(closed_pipe())
+        .output()
         .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
     assert_eq!((exit(&output), &*stderr(&output)), (141, ""));
 
     let full = fs::OpenOptions::new()
@@ -678,7 +681,7 @@ fn what_was_backed_up_is_listed_shown_read_and_restored() {
         second.starts_with("Snapshot ") && second.contains(" saved in "),
         "{second}"
     );
-    assert!(second.contains("1 file new, "), "{second}");
+    assert!(second.contains("1 file new, 0 changed, 2 same"), "{second}");
     let list = home.done(&["list"]);
     assert_eq!(list.lines().count(), 4, "{list}");
     assert!(list.lines().nth(2).unwrap().contains("nas1"), "{list}");
@@ -857,15 +860,46 @@ fn a_list_cut_short_by_its_reader_ends_quietly() {
         &["ls", "latest"],
         &["cat", "latest:data.bin"],
     ] {
-        let mut command = home.command(arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
+        let output = home
+            .command(arguments)
+            .stdout(closed_pipe())
+            .output()
+            .unwrap();
         assert_eq!(
             (exit(&output), &*stderr(&output)),
             (141, ""),
             "{arguments:?}"
         );
+    }
+}
+
+#[test]
+fn a_check_finds_damage_and_exits_with_four() {
+    let home = with_snapshot();
+    let clean = home.done(&["check", "--read-data"]);
+    let pack = files(&home.path("repo/packs")).remove(0);
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&pack, bytes).unwrap();
+
+    let damaged = home.run(&["check", "--read-data=100%"]);
+    let json = home.run(&["check", "--read-data", "--json"]);
+
+    assert!(
+        clean.contains("Checked 1 snapshot") && clean.contains("No problems"),
+        "{clean}"
+    );
+    assert_eq!((exit(&damaged), exit(&json)), (4, 4), "{damaged:?}");
+    assert!(stdout(&damaged).contains("DAMAGED  packs/"), "{damaged:?}");
+    let last = json_lines(&json).pop().unwrap();
+    assert_eq!(
+        (&last["type"], &last["exit"]),
+        (&"summary".into(), &4.into())
+    );
+    assert!(!last["problems"].as_array().unwrap().is_empty());
+    for arguments in [&["check", "--read-data=0"][..], &["check", "--read-data=x"]] {
+        assert_eq!(exit(&home.run(arguments)), 2);
     }
 }

@@ -130,7 +130,7 @@ Examples:
 Examples:
   statekeep restore latest --to ./app              show what would be done, and ask
   statekeep restore latest --to ./app --confirm    do it
-  statekeep restore 7c41:config --only '*.toml' --to ./old --confirm")]
+  statekeep restore 7c41:config --to ./old --confirm")]
     Restore(RestoreArgs),
     /// List files in a snapshot
     #[command(before_long_help = "\

@@ -60,6 +60,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let fail = |mut failure: Failure| {
         if let (Ok(signals), "interrupted") = (&signals, failure.code) {
             failure.exit = signals.exit_code();
+            failure = failure.or_hint(|| {
+                "nothing is half done: run it again, and what is stored is not stored twice".into()
+            });
         }
         output.failure(&failure);
         ExitCode::from(failure.exit)

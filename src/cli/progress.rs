@@ -25,6 +25,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+/// Warnings remembered: at least as many as a report repeats.
+const WARNINGS_MAX: usize = 10_000;
+
 /// Shows progress until it is finished.
 pub(super) struct Reporter {
     output: Arc<Output>,
@@ -43,6 +46,8 @@ struct Shown {
     total_files: u64,
     total_bytes: u64,
     bar: Option<ProgressBar>,
+    warning_count: u64,
+    /// The first ones, so that none of them is told twice.
     warnings: HashSet<(String, Vec<u8>, String)>,
 }
 
@@ -76,9 +81,13 @@ impl Reporter {
     pub(super) fn warn(&self, code: &str, path: &[u8], message: &str) {
         let mut shown = self.lock();
         let warning = (code.to_string(), path.to_vec(), message.to_string());
-        if !shown.warnings.insert(warning) {
+        if shown.warnings.contains(&warning) {
             return;
         }
+        if shown.warnings.len() < WARNINGS_MAX {
+            shown.warnings.insert(warning);
+        }
+        shown.warning_count += 1;
         if self.output.is_json() {
             let _ = self.output.json(&json::warning(code, path, message));
             return;
@@ -218,7 +227,7 @@ fn sentence(shown: &Shown, files: u64, bytes: u64) -> String {
         0 => text.push_str(&format!(", {}", text::count(files, "file", "files"))),
         total => text.push_str(&format!(", {files} of {total} files")),
     }
-    match shown.warnings.len() {
+    match shown.warning_count {
         0 => {}
         1 => text.push_str(", 1 warning"),
         many => text.push_str(&format!(", {many} warnings")),
@@ -240,7 +249,7 @@ mod tests {
 
         shown.total_bytes = 4096;
         shown.total_files = 49;
-        shown.warnings.insert(Default::default());
+        shown.warning_count = 1;
         assert_eq!(
             sentence(&shown, 31, 2048),
             "read: 2 KiB of 4 KiB (50.0 %), 31 of 49 files, 1 warning"

@@ -1,6 +1,7 @@
 //! `restore`: shows what would be done, and does it once somebody confirmed.
 
 use crate::cli::args::RestoreArgs;
+use crate::cli::command::DAMAGE;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
 use crate::cli::environment::absolute;
@@ -100,7 +101,7 @@ pub(super) fn run(session: &Session, args: RestoreArgs) -> Outcome<u8> {
             .warn(warning.code, &warning.path, &warning.message);
     }
     tell(session, snapshot, &options.target, &plan, Some(&report))?;
-    Ok(exit_code(&report))
+    Ok(exit_code(&plan, &report))
 }
 
 fn options(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<RestoreOptions> {
@@ -138,10 +139,15 @@ fn exactly(path: &[u8]) -> Outcome<String> {
     Ok(pattern)
 }
 
-fn exit_code(report: &RestoreReport) -> u8 {
-    match (report.failures.count, report.warnings.count) {
-        (0, 0) => DONE,
-        _ => WARNINGS,
+fn exit_code(plan: &RestorePlan, report: &RestoreReport) -> u8 {
+    match (
+        plan.lost.count,
+        report.failures.count,
+        report.warnings.count,
+    ) {
+        (0, 0, 0) => DONE,
+        (0, _, _) => WARNINGS,
+        _ => DAMAGE,
     }
 }
 
@@ -171,9 +177,10 @@ fn plan_lines(
     tally(&mut lines, "differs", &plan.conflicts, EXAMPLES);
     tally(&mut lines, "LOST", &plan.lost, EXAMPLES);
     lines.push(format!(
-        "  space     {} needed, {} free",
+        "  space     {} needed, {} free{}",
         text::size(plan.write_bytes),
-        text::size(plan.free_bytes)
+        text::size(plan.free_bytes),
+        if plan.has_room() { "" } else { ": NOT ENOUGH" }
     ));
     lines
 }
@@ -204,11 +211,15 @@ fn tell(
     report: Option<&RestoreReport>,
 ) -> Outcome<()> {
     let output = &session.output;
-    let exit = report.map_or(DONE, exit_code);
+    let exit = report.map_or(DONE, |report| exit_code(plan, report));
     if output.is_json() {
         let summary = Summary {
             op: "restore",
-            status: if exit == DONE { "ok" } else { "partial" },
+            status: match exit {
+                DONE => "ok",
+                DAMAGE => "damaged",
+                _ => "partial",
+            },
             dry_run: report.is_none(),
             snapshot: snapshot.id.to_string(),
             target: json::PathField::new(target.as_os_str().as_bytes()),
