@@ -253,6 +253,9 @@ pub(super) struct RestoreArgs {
     /// Only what matches this pattern
     #[arg(long, value_name = "GLOB")]
     pub only: Vec<String>,
+    /// Replace what differs; what the snapshot lacks stays
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// `check`

@@ -12,6 +12,7 @@ use crate::cli::session::Session;
 use crate::cli::text;
 use crate::ops::Tally;
 use crate::ops::restore;
+use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::RestorePlan;
 use crate::ops::restore::RestoreReport;
@@ -90,7 +91,7 @@ pub(super) fn run(session: &Session, args: RestoreArgs) -> Outcome<u8> {
             options.target.display()
         );
         let failure = Failure::new("refused", 2, message);
-        return Err(failure.hint("restore into a directory that is empty or not there yet"));
+        return Err(failure.hint("add --overwrite, or restore into another directory"));
     }
     session.confirm("Go on?")?;
     let report = restore::apply(&session.cx, &chunks, &snapshot.manifest, &options, &plan)?;
@@ -114,6 +115,9 @@ fn options(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<RestoreOptions> {
     };
     let mut options = RestoreOptions::new(absolute(to)?);
     options.only.clone_from(&args.only);
+    if args.overwrite {
+        options.replace = Replace::Changed;
+    }
     match path {
         None | Some(b"") => {}
         Some(_) if !args.only.is_empty() => {
