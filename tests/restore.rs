@@ -732,3 +732,43 @@ fn ls_and_cat_show_what_is_in_a_snapshot() {
         .unwrap();
     assert_eq!(found.0.leaf.entries[found.1].path, b"etc/tool");
 }
+
+#[test]
+fn a_backup_restores_and_checks_clean() {
+    use crate::support;
+    use statekeep::ops::check::ReadData;
+    use statekeep::ops::check::check;
+    let temp = tempfile::tempdir().unwrap();
+    let (source, target) = (temp.path().join("source"), temp.path().join("target"));
+    fs::create_dir_all(source.join("deep/er")).unwrap();
+    for number in 0..300_u64 {
+        let bytes = noise(number as usize * 97, number);
+        fs::write(source.join(format!("deep/{number:03}")), bytes).unwrap();
+    }
+    fs::write(source.join("deep/er/big"), noise(5 << 20, 8)).unwrap();
+    std::os::unix::fs::symlink("deep/er", source.join("link")).unwrap();
+    let store = Arc::new(statekeep::store::MemoryStore::new());
+    let repo = support::create(store, false, None);
+    let first = support::backup(&repo, &source).unwrap();
+    fs::write(source.join("deep/er/big"), noise(5 << 20, 9)).unwrap();
+    fs::remove_file(source.join("deep/007")).unwrap();
+    let second = support::backup(&repo, &source).unwrap();
+    let cx = support::context();
+    let state = repo.read_state(&cx).unwrap();
+    let chunks = Chunks::open(&repo, &state.packs).unwrap();
+
+    let mut options = RestoreOptions::new(&target);
+    run_with(&cx, &chunks, &second.manifest, &options).unwrap();
+    let now = support::model_of(&target);
+    options.target = temp.path().join("first");
+    run_with(&cx, &chunks, &first.manifest, &options).unwrap();
+    let snapshots: Vec<_> = [first, second]
+        .into_iter()
+        .map(|report| (report.snapshot.unwrap(), report.manifest))
+        .collect();
+    let report = check(&cx, &repo, &state.packs, &snapshots, ReadData::All).unwrap();
+
+    assert!(now == support::model_of(&source));
+    assert!(options.target.join("deep/007").exists());
+    assert!(report.is_clean(), "{:?}", report.problems);
+}

@@ -6,7 +6,6 @@ use crate::context::Context;
 use crate::context::Event;
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::container;
 use crate::format::container::HEADER_BYTES;
 use crate::format::container::ObjectKind;
 use crate::format::container::Opener;
@@ -15,6 +14,7 @@ use crate::format::pack;
 use crate::format::pack::Codec;
 use crate::format::pack::Row;
 use crate::format::pack::TAIL_BYTES;
+use crate::format::wire::Decoded;
 use crate::id::PackId;
 use crate::ops::budget::Budget;
 use crate::ops::check::CheckReport;
@@ -40,7 +40,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 /// Bytes of packs that all threads together hold while they read them from end to end.
-const HELD_BYTES_MAX: u64 = 64 << 20;
+const HELD_BYTES_MAX: u64 = 48 << 20;
 
 /// Records that do not decode, by pack and offset, and why.
 pub(super) type Damaged = HashMap<(PackId, u32), Cause>;
@@ -220,8 +220,7 @@ impl<'a> PackCheck<'a> {
         );
         self.cx.progress.event(Event::Total { files, bytes });
         for_each(self.cx, packs, |(pack, bytes), scratch| {
-            // The object and what is in it.
-            let _share = budget.take(bytes.stored_bytes.saturating_mul(2));
+            let _share = budget.take(bytes.stored_bytes);
             if let Err(error) = self.read_pack(scratch, pack) {
                 self.cx.check()?;
                 self.findings.error(&error);
@@ -244,9 +243,7 @@ impl<'a> PackCheck<'a> {
             let message = "its bytes are not those it is named after";
             self.findings.bad_pack(*pack, message);
         }
-        let opened = container::unseal(repo.secrets().data_keys(), ObjectKind::Pack, &object);
-        drop(object);
-        let plain = match opened {
+        let plain = match open_in_place(repo, object) {
             Ok(plain) => Some(plain),
             // Segment by segment it may still be told which records are lost.
             Err(malformed) => {
@@ -325,6 +322,15 @@ impl<'a> PackCheck<'a> {
         let is_whole = damaged.is_empty() && !broken && !self.findings.has_bad_packs();
         (!is_whole).then_some(damaged)
     }
+}
+
+/// Opens a whole pack without a second copy of it.
+fn open_in_place(repo: &Repo, mut object: Vec<u8>) -> Decoded<Vec<u8>> {
+    let (keys, stored_bytes) = (repo.secrets().data_keys(), object.len() as u64);
+    let opener = Opener::begin(keys, ObjectKind::Pack, &object, stored_bytes)?;
+    object.drain(..HEADER_BYTES);
+    opener.unseal_range(&(0..opener.plain_bytes()), &mut object)?;
+    Ok(object)
 }
 
 /// Returns the cause of an error without noting it.
