@@ -251,7 +251,7 @@ fn a_hostile_tree_writes_nothing_outside_the_target() {
         symlink("a", to),
         small("a/evil", "evil"),
         hard_link("b", "a/victim"),
-        hard_link("c", "missing"),
+        hard_link("c", "aa"),
         hard_link("d", "b"),
         small("e", "file"),
         small("e/below", "evil"),

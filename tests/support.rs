@@ -75,7 +75,11 @@ pub(crate) fn create(store: Arc<dyn Store>, plain: bool, cache: Option<&Path>) -
 }
 
 pub(crate) fn open(store: Arc<dyn Store>, cache: Option<&Path>) -> statekeep::error::Result<Repo> {
-    Repo::open(store, &[credential()], cache)
+    let (config, _) = statekeep::repo::read_config(&*store)?;
+    match config.public_secret {
+        Some(_) => Repo::open(store, &[], cache),
+        None => Repo::open(store, &[credential()], cache),
+    }
 }
 
 pub(crate) fn options(path: &Path) -> BackupOptions {

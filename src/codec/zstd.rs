@@ -109,6 +109,10 @@ impl Decoder {
         out: &mut Vec<u8>,
     ) -> Result<(), Undecodable> {
         out.clear();
+        // The library would go on with frames behind the first, other readers would not.
+        if zstd_safe::find_frame_compressed_size(encoded) != Ok(encoded.len()) {
+            return Err(Undecodable);
+        }
         out.try_reserve_exact(plain_bytes)
             .map_err(|_| Undecodable)?;
         // Safety: as in `Encoder::delta`; the frame ends, one way or the other, in the next
@@ -182,6 +186,19 @@ mod tests {
             Err(Undecodable)
         );
         assert!(out.capacity() < 4096);
+    }
+
+    #[test]
+    fn exactly_one_frame_is_accepted() {
+        let frame = Encoder::new(3).whole(b"once").to_vec();
+        let twice = [&frame[..], &frame].concat();
+        let mut out = Vec::new();
+        let mut decoded = |bytes: &[u8], len| Decoder::new().decode(bytes, &[], len, &mut out);
+
+        assert_eq!(decoded(&frame, 4), Ok(()));
+        assert_eq!(decoded(&twice, 8), Err(Undecodable));
+        assert_eq!(decoded(&[&frame[..], &[0]].concat(), 4), Err(Undecodable));
+        assert_eq!(decoded(&[], 0), Err(Undecodable));
     }
 
     #[test]

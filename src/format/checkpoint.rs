@@ -26,6 +26,9 @@ use std::sync::Arc;
 /// be told whether what it saw is still part of the log.
 pub const RECENT_MAX: usize = 64;
 
+/// No log is longer, so that no arithmetic on positions can overflow.
+pub const POSITION_MAX: u64 = 1 << 48;
+
 /// The state of the repository at a position of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
@@ -155,7 +158,8 @@ impl State {
             }
         }
         let expected = state.position.min(RECENT_MAX as u64);
-        if state.position == 0 || state.recent.len() as u64 != expected {
+        let is_possible = (1..=POSITION_MAX).contains(&state.position);
+        if !is_possible || state.recent.len() as u64 != expected {
             return Err(Malformed::Bytes("a checkpoint does not fit its position"));
         }
         state.read = Read {
@@ -224,6 +228,16 @@ mod tests {
         let mut lacking = example();
         lacking.recent.pop();
         assert!(State::decode(&KEY, &lacking.encode()).is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_at_an_impossible_position_is_refused() {
+        let mut state = example();
+        state.recent = vec![SlotHash([1; 32]); RECENT_MAX];
+        state.position = POSITION_MAX;
+        assert!(State::decode(&KEY, &state.encode()).is_ok());
+        state.position = u64::MAX;
+        assert!(State::decode(&KEY, &state.encode()).is_err());
     }
 
     #[test]

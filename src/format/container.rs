@@ -21,6 +21,9 @@ pub const SEGMENT_BYTES: usize = 64 * 1024;
 /// Bytes of the salt.
 pub const SALT_BYTES: usize = 24;
 
+/// No object is longer, so that no arithmetic on offsets can overflow.
+pub const OBJECT_BYTES_MAX: u64 = 1 << 48;
+
 const MAGIC: [u8; 8] = *b"stkeep\r\n";
 const VERSION: u8 = 1;
 /// The object's key comes from the data key of its generation. Other ways are reserved.
@@ -160,6 +163,9 @@ fn nonce(segment: u64, last: bool) -> [u8; NONCE_BYTES] {
 
 /// Returns how many plain bytes an object of this length holds, unless no object has this length.
 pub fn plain_bytes(stored_bytes: u64) -> Option<u64> {
+    if stored_bytes > OBJECT_BYTES_MAX {
+        return None;
+    }
     let body = stored_bytes.checked_sub(HEADER_BYTES as u64)?;
     let whole = body / SEALED_SEGMENT_BYTES;
     let rest = body % SEALED_SEGMENT_BYTES;
@@ -385,6 +391,20 @@ mod tests {
                 assert_eq!(opened, plain(len), "{len}");
             }
         }
+    }
+
+    #[test]
+    fn a_length_no_object_can_have_is_refused_and_overflows_nothing() {
+        let keys = keys(Suite::Plain);
+        let object = seal(&keys, ObjectKind::Pack, [9; 24], b"");
+        for bytes in [u64::MAX, u64::MAX - 64, OBJECT_BYTES_MAX] {
+            if let Ok(opener) = Opener::begin(&keys, ObjectKind::Pack, &object, bytes) {
+                let end = opener.plain_bytes();
+                let stored = opener.stored_range(&(end - 1..end)).unwrap();
+                assert!(stored.end <= bytes);
+            }
+        }
+        assert!(Opener::begin(&keys, ObjectKind::Pack, &object, u64::MAX).is_err());
     }
 
     #[test]

@@ -16,11 +16,15 @@ use zeroize::Zeroizing;
 
 const MAGIC: [u8; 8] = *b"stkeys\r\n";
 const VERSION: u64 = 1;
+/// The field with the keyring, always the last one.
+const SEALED: u64 = 7;
 /// Bytes of the salt of a slot.
 pub const SALT_BYTES: usize = 32;
+/// Bytes by which a slot commits to its key.
+const COMMITMENT_BYTES: usize = 16;
 /// More memory than this is refused, whatever a slot asks for.
-const MEMORY_KIB_MAX: u32 = 1 << 20;
-const PASSES_MAX: u32 = 64;
+const MEMORY_KIB_MAX: u32 = 256 << 10;
+const PASSES_MAX: u32 = 16;
 
 /// What makes the key of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,25 @@ impl Drop for Keyring {
 }
 
 impl Keyring {
+    /// Returns the generation that seals.
+    pub fn newest_generation(&self) -> u32 {
+        let generations = self.generations.iter().map(|(generation, _)| *generation);
+        generations.max().unwrap_or(0)
+    }
+
+    /// Takes over the generations of another keyring that this one lacks.
+    pub fn merge(&mut self, other: &Keyring) {
+        for (generation, key) in &other.generations {
+            if self
+                .generations
+                .iter()
+                .all(|(known, _)| known != generation)
+            {
+                self.generations.push((*generation, *key));
+            }
+        }
+    }
+
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Reserved in one go, so that no copy is left behind by growing.
         let mut out = Zeroizing::new(Vec::with_capacity(64 + self.generations.len() * 48));
@@ -75,18 +98,31 @@ impl Keyring {
             id_secret: [0; 32],
             generations: Vec::new(),
         };
+        let mut has_id_secret = false;
         let mut reader = Reader::new(bytes);
         while let Some((number, field)) = reader.field()? {
             match number {
-                1 => keyring.id_secret = wire::array(field)?,
+                1 => {
+                    keyring.id_secret = wire::array(field)?;
+                    has_id_secret = true;
+                }
                 3 => {
                     let mut field = Reader::new(field);
-                    keyring.generations.push((field.u32()?, field.array()?));
+                    let (generation, key) = (field.u32()?, field.array()?);
+                    field.finish()?;
+                    // Which of two keys seals, and which opens, would be a matter of chance.
+                    if keyring.generations.iter().any(|(g, _)| *g == generation) {
+                        return Err(Malformed::Bytes("a keyring has two keys of a generation"));
+                    }
+                    keyring.generations.push((generation, key));
                 }
                 other => wire::unknown_field(other)?,
             }
         }
-        Ok(keyring)
+        match has_id_secret && !keyring.generations.is_empty() {
+            true => Ok(keyring),
+            false => Err(Malformed::Bytes("a keyring lacks a key")),
+        }
     }
 }
 
@@ -99,7 +135,12 @@ pub struct Slot {
     pub created_at: Timestamp,
     /// What a person calls it.
     pub label: String,
+    /// The newest generation of data keys in it, so that others see a rotation they missed.
+    pub generation: u32,
     salt: [u8; SALT_BYTES],
+    /// Everything before the sealed part as it is stored, fields from the future included:
+    /// authenticated with it.
+    head: Vec<u8>,
     sealed: Vec<u8>,
 }
 
@@ -127,13 +168,17 @@ impl Slot {
             derivation,
             created_at,
             label,
+            generation: keyring.newest_generation(),
             salt,
+            head: Vec::new(),
             sealed: Vec::new(),
         };
-        let key = slot.slot_key(credential, binding)?;
+        slot.head = slot.encode_head();
+        let (key, commitment) = slot.slot_key(credential, binding)?;
         let mut sealed = keyring.encode();
-        let tag = key.seal([0; 12], &slot.head(), &mut sealed);
-        slot.sealed = sealed.to_vec();
+        let tag = key.seal([0; 12], &slot.head, &mut sealed);
+        slot.sealed = commitment.to_vec();
+        slot.sealed.extend_from_slice(&sealed);
         slot.sealed.extend_from_slice(&tag);
         Ok(slot)
     }
@@ -149,12 +194,20 @@ impl Slot {
             (Credential::Secret(_), Derivation::Secret)
                 | (Credential::Passphrase(_), Derivation::Passphrase { .. })
         );
-        if !fits || self.sealed.len() < TAG_BYTES {
+        let Some((committed, sealed)) = self.sealed.split_at_checked(COMMITMENT_BYTES) else {
+            return Ok(None);
+        };
+        if !fits || sealed.len() < TAG_BYTES {
             return Ok(None);
         }
-        let key = self.slot_key(credential, binding)?;
-        let mut sealed = Zeroizing::new(self.sealed.clone());
-        match key.unseal([0; 12], &self.head(), &mut sealed) {
+        let (key, commitment) = self.slot_key(credential, binding)?;
+        // The ciphers do not commit to their key: without this one slot could be made that opens
+        // under many passphrases, and each try would tell many of them apart.
+        if commitment != committed {
+            return Ok(None);
+        }
+        let mut sealed = Zeroizing::new(sealed.to_vec());
+        match key.unseal([0; 12], &self.head, &mut sealed) {
             Some(plain) => Keyring::decode(plain).map(Some),
             None => Ok(None),
         }
@@ -162,13 +215,12 @@ impl Slot {
 
     /// Returns the bytes of the object.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = self.head();
-        wire::put_field(&mut out, 7, &self.sealed);
+        let mut out = self.head.clone();
+        wire::put_field(&mut out, SEALED, &self.sealed);
         out
     }
 
-    /// Everything before the sealed part; authenticated with it.
-    fn head(&self) -> Vec<u8> {
+    fn encode_head(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         wire::put_varint(&mut out, VERSION);
         match self.derivation {
@@ -182,6 +234,7 @@ impl Slot {
         wire::put_field(&mut out, 3, &self.salt);
         wire::put_field(&mut out, 4, &self.created_at.0.to_le_bytes());
         wire::put_field(&mut out, 6, self.label.as_bytes());
+        wire::put_number_field(&mut out, 8, u64::from(self.generation));
         out
     }
 
@@ -199,27 +252,56 @@ impl Slot {
             derivation: Derivation::Secret,
             created_at: Timestamp(0),
             label: String::new(),
+            generation: 0,
             salt: [0; SALT_BYTES],
+            head: Vec::new(),
             sealed: Vec::new(),
         };
-        while let Some((number, field)) = reader.field()? {
+        let mut has_salt = false;
+        loop {
+            let head_bytes = bytes.len() - reader.rest().len();
+            let Some((number, field)) = reader.field()? else {
+                return Err(Malformed::Bytes("a key slot holds nothing sealed"));
+            };
             match number {
                 1 => {
                     let mut field = Reader::new(field);
                     let (memory_kib, passes) = (field.u32()?, field.u32()?);
+                    field.finish()?;
                     slot.derivation = Derivation::Passphrase { memory_kib, passes };
                 }
-                3 => slot.salt = wire::array(field)?,
+                3 => {
+                    slot.salt = wire::array(field)?;
+                    has_salt = true;
+                }
                 4 => slot.created_at = Timestamp(i64::from_le_bytes(wire::array(field)?)),
                 6 => slot.label = wire::text(field)?,
-                7 => slot.sealed = field.to_vec(),
+                8 => {
+                    let generation = u32::try_from(wire::number(field)?);
+                    let too_large = Malformed::Bytes("a generation is too large");
+                    slot.generation = generation.map_err(|_| too_large)?;
+                }
+                SEALED => {
+                    slot.head = bytes[..head_bytes].to_vec();
+                    slot.sealed = field.to_vec();
+                    break;
+                }
                 other => wire::unknown_field(other)?,
             }
         }
-        Ok(slot)
+        // What stands behind the sealed part would be authenticated by nothing.
+        reader.finish()?;
+        match has_salt {
+            true => Ok(slot),
+            false => Err(Malformed::Bytes("a key slot has no salt")),
+        }
     }
 
-    fn slot_key(&self, credential: &Credential, binding: Binding<'_>) -> Decoded<SegmentKey> {
+    fn slot_key(
+        &self,
+        credential: &Credential,
+        binding: Binding<'_>,
+    ) -> Decoded<(SegmentKey, [u8; COMMITMENT_BYTES])> {
         let mut material = Zeroizing::new([0; 32]);
         match (credential, self.derivation) {
             (Credential::Secret(secret), _) => *material = **secret,
@@ -235,8 +317,12 @@ impl Slot {
             .update(material.as_ref())
             .update(&self.salt)
             .update(binding.config);
-        let key = Zeroizing::new(*hasher.finalize().as_bytes());
-        Ok(SegmentKey::new(binding.suite, &key))
+        let mut derived = Zeroizing::new([0; 32 + COMMITMENT_BYTES]);
+        hasher.finalize_xof().fill(derived.as_mut());
+        let (mut key, mut commitment) = (Zeroizing::new([0; 32]), [0; COMMITMENT_BYTES]);
+        key.copy_from_slice(&derived[..32]);
+        commitment.copy_from_slice(&derived[32..]);
+        Ok((SegmentKey::new(binding.suite, &key), commitment))
     }
 }
 
@@ -316,6 +402,61 @@ mod tests {
             let opened = Slot::decode(&bad).and_then(|slot| slot.unseal(&secret, BINDING));
             assert!(!matches!(opened, Ok(Some(_))), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_slot_with_a_field_from_the_future_opens_as_it_was_sealed() {
+        let secret = Credential::Secret(Zeroizing::new([5; 32]));
+        let mut slot = slot(&secret, Derivation::Secret);
+        wire::put_field(&mut slot.head, 100, b"from the future");
+        let mut sealed = keyring().encode();
+        let (key, commitment) = slot.slot_key(&secret, BINDING).unwrap();
+        let tag = key.seal([0; 12], &slot.head, &mut sealed);
+        slot.sealed = [&commitment[..], &sealed, &tag].concat();
+        let bytes = slot.encode();
+
+        let opened = |bytes: &[u8]| Slot::decode(bytes).and_then(|s| s.unseal(&secret, BINDING));
+        assert!(opened(&bytes).unwrap() == Some(keyring()));
+
+        let mut appended = bytes.clone();
+        wire::put_field(&mut appended, 100, b"by somebody else");
+        assert!(opened(&appended).is_err());
+        let mut odd = slot.head.clone();
+        wire::put_field(&mut odd, 101, b"");
+        wire::put_field(&mut odd, SEALED, &slot.sealed);
+        let unknown = Some(Malformed::Unknown("field", 101));
+        assert_eq!(Slot::decode(&odd).err(), unknown);
+    }
+
+    #[test]
+    fn keyrings_that_lack_a_key_or_have_one_twice_are_refused() {
+        let decoded = |generations: &[u32], id_secret: &[u8]| {
+            let mut bytes = Vec::new();
+            if !id_secret.is_empty() {
+                wire::put_field(&mut bytes, 1, id_secret);
+            }
+            for generation in generations {
+                let field = [&generation.to_le_bytes()[..], &[7; 32]].concat();
+                wire::put_field(&mut bytes, 3, &field);
+            }
+            Keyring::decode(&bytes).is_ok()
+        };
+
+        assert!(decoded(&[1, 2], &[1; 32]));
+        assert!(!decoded(&[1, 1], &[1; 32]));
+        assert!(!decoded(&[], &[1; 32]));
+        assert!(!decoded(&[1], &[]));
+    }
+
+    #[test]
+    fn a_slot_without_salt_or_keyring_is_refused() {
+        let secret = Credential::Secret(Zeroizing::new([5; 32]));
+        let slot = slot(&secret, Derivation::Secret);
+        let mut no_salt = [&MAGIC[..], &[1]].concat();
+        wire::put_field(&mut no_salt, SEALED, &slot.sealed);
+
+        assert!(Slot::decode(&slot.head).is_err());
+        assert!(Slot::decode(&no_salt).is_err());
     }
 
     #[test]

@@ -185,6 +185,10 @@ impl ListNode {
                 let ids = reader.rest().chunks(ChunkId::LEN).map(ChunkId::from_slice);
                 let ids: Option<Vec<ChunkId>> = ids.collect();
                 let ids = ids.ok_or(Malformed::Bytes("a list ends within an id"))?;
+                // A place is found by division, which a longer node would contradict.
+                if ids.len() > EVEN_CHILDREN {
+                    return Err(Malformed::Bytes("a list has too many children"));
+                }
                 return Ok(ListNode {
                     level,
                     children: Children::Even { unit_bytes, ids },
@@ -249,6 +253,20 @@ mod tests {
             stream.put(&mut out);
             assert_eq!(Stream::take(&mut Reader::new(&out)), Ok(stream));
         }
+    }
+
+    #[test]
+    fn an_even_node_has_at_most_its_number_of_children() {
+        let decoded = |count: usize| {
+            let children = Children::Even {
+                unit_bytes: 1,
+                ids: vec![ChunkId([1; 32]); count],
+            };
+            ListNode::decode(&ListNode { level: 1, children }.encode()).is_ok()
+        };
+
+        assert!(decoded(EVEN_CHILDREN));
+        assert!(!decoded(EVEN_CHILDREN + 1));
     }
 
     proptest! {

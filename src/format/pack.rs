@@ -24,6 +24,10 @@ pub const TAIL_BYTES: usize = 16;
 
 /// Most bytes of a row in the compressed columns: encoding, height, bases, two lengths.
 const COLUMNS_BYTES_MAX: usize = 13;
+/// Room for columns of later versions. More is a bomb.
+const LATER_COLUMNS_BYTES_MAX: usize = 1 << 20;
+/// The records of a pack together are no longer: offsets into them are kept in 32 bits.
+const RECORDS_BYTES_MAX: u64 = u32::MAX as u64;
 const TABLE_LEVEL: i32 = 3;
 
 /// The first bytes of an id, by which a record names its base.
@@ -186,7 +190,8 @@ pub fn decode_table(bytes: &[u8]) -> Decoded<Vec<Row>> {
     let mut reader = Reader::new(table);
     let count = reader.count(ChunkId::LEN)?;
     let base_count = reader.count(8)?;
-    if columns_bytes as usize > count.saturating_mul(COLUMNS_BYTES_MAX) {
+    let columns_max = count.saturating_mul(COLUMNS_BYTES_MAX) + LATER_COLUMNS_BYTES_MAX;
+    if columns_bytes as usize > columns_max {
         return Err(Malformed::Bytes("the columns of the table are too long"));
     }
     let ids = reader.take(count * ChunkId::LEN)?;
@@ -196,7 +201,7 @@ pub fn decode_table(bytes: &[u8]) -> Decoded<Vec<Row>> {
     decoded.map_err(|_| Malformed::Bytes("the table does not decompress"))?;
     let rows = decode_rows(ids, bases, &columns)?;
     let sum: u64 = rows.iter().map(|row| u64::from(row.stored_bytes)).sum();
-    match sum == records {
+    match sum == records && sum <= RECORDS_BYTES_MAX {
         true => Ok(rows),
         false => Err(Malformed::Bytes("the records do not add up")),
     }
@@ -227,7 +232,10 @@ fn decode_rows(ids: &[u8], mut bases: Reader<'_>, columns: &[u8]) -> Decoded<Vec
         row.stored_bytes = columns.varint_u32()?;
         check_row(row)?;
     }
-    columns.finish()?;
+    // Later versions may append columns as fields.
+    while let Some((number, _)) = columns.field()? {
+        wire::unknown_field(number)?;
+    }
     bases.finish()?;
     Ok(rows)
 }
@@ -315,6 +323,48 @@ mod tests {
             spoil(&mut rows[0]);
             assert!(decode_table(&encode_table(&rows)).is_err());
         }
+    }
+
+    /// A table without rows, with these columns.
+    fn sealed(columns: &[u8]) -> Vec<u8> {
+        let mut out = vec![0, 0];
+        out.extend_from_slice(Encoder::new(1).whole(columns));
+        let table_bytes = out.len() as u32;
+        out.extend_from_slice(&0_u64.to_le_bytes());
+        out.extend_from_slice(&table_bytes.to_le_bytes());
+        out.extend_from_slice(&(columns.len() as u32).to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn columns_from_the_future_are_skipped_or_refused_by_their_number() {
+        let mut columns = Vec::new();
+        wire::put_field(&mut columns, 100, b"from the future");
+
+        assert_eq!(decode_table(&sealed(&columns)), Ok(vec![]));
+
+        wire::put_field(&mut columns, 101, b"that must be understood");
+        let unknown = Malformed::Unknown("field", 101);
+        assert_eq!(decode_table(&sealed(&columns)), Err(unknown));
+    }
+
+    #[test]
+    fn a_bomb_of_a_table_is_refused() {
+        let small = sealed(&vec![0; 70 << 20]);
+
+        assert!(small.len() < 1 << 20);
+        assert!(decode_table(&small).is_err());
+    }
+
+    #[test]
+    fn records_beyond_32_bits_are_refused() {
+        let mut row = rows().remove(0);
+        row.stored_bytes = CHUNK_BYTES_MAX;
+        let fits = vec![row.clone(); 255];
+        let too_many = vec![row; 256];
+
+        assert!(decode_table(&encode_table(&fits)).is_ok());
+        assert!(decode_table(&encode_table(&too_many)).is_err());
     }
 
     proptest! {

@@ -25,6 +25,11 @@ pub const PASSPHRASE: Derivation = Derivation::Passphrase {
     passes: 2,
 };
 
+/// Slots that are looked at.
+const SLOTS_MAX: usize = 64;
+/// No slot is longer.
+const SLOT_BYTES_MAX: u64 = 64 << 10;
+
 /// A key slot as a person sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {
@@ -38,7 +43,8 @@ pub struct KeyInfo {
     pub label: String,
 }
 
-/// Opens the keyring with the first credential that fits a slot.
+/// Opens the keyring with the first credential that fits a slot. If several slots open with it, as
+/// after a rotation that was cut off, their keyrings are put together.
 pub(super) fn open_any(
     store: &dyn Store,
     config: &Config,
@@ -52,6 +58,7 @@ pub(super) fn open_any(
     let slots = read_slots(store)?;
     let mut damaged = None;
     for credential in credentials {
+        let mut opened: Option<Keyring> = None;
         for (key, slot) in &slots {
             let slot = match slot {
                 Ok(slot) => slot,
@@ -60,11 +67,20 @@ pub(super) fn open_any(
                     continue;
                 }
             };
-            match slot.unseal(credential, binding) {
-                Ok(Some(keyring)) => return Ok(keyring),
-                Ok(None) => {}
-                Err(malformed) => damaged = Some(malformed.of(key.to_string())),
+            // A slot that says it holds nothing newer is not worth the time of a passphrase.
+            let newest = opened.as_ref().map(Keyring::newest_generation);
+            if newest.is_some_and(|newest| newest >= slot.generation) {
+                continue;
             }
+            match (slot.unseal(credential, binding), &mut opened) {
+                (Ok(Some(keyring)), Some(opened)) => opened.merge(&keyring),
+                (Ok(Some(keyring)), none) => *none = Some(keyring),
+                (Ok(None), _) => {}
+                (Err(malformed), _) => damaged = Some(malformed.of(key.to_string())),
+            }
+        }
+        if let Some(keyring) = opened {
+            return Ok(keyring);
         }
     }
     // A slot that cannot be read may be the one that would have opened.
@@ -95,12 +111,14 @@ fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>> {
         .map(|o| o.name)
         .collect();
     names.sort();
+    // Nothing about slots is authenticated before one opens: a hostile store may show any number.
+    names.truncate(SLOTS_MAX);
     for name in names {
         // Somebody may remove a key between the list and here.
         let Some(key) = Key::new(Folder::Keys, name) else {
             continue;
         };
-        if let Some(bytes) = store.get(&key)? {
+        if let Some(bytes) = store.get_range(&key, 0..SLOT_BYTES_MAX)? {
             slots.push((key, Slot::decode(&bytes)));
         }
     }
@@ -205,23 +223,16 @@ impl Repo {
     /// now on is sealed with a key that removed credentials never held. Slots of other credentials
     /// cannot be made anew without them and are removed: `keep` must hold all that shall open it.
     pub fn rotate_keys(&mut self, cx: &Context, keep: &[NewKey]) -> Result<Vec<KeyInfo>> {
-        let keyring = self.keyring.as_ref().ok_or_else(plain)?;
+        let mut keyring = self.keyring.clone().ok_or_else(plain)?;
         if keep.is_empty() {
-            let reason = "a rotation without a credential would lock everybody out";
-            return Err(Error::Refused {
-                reason: reason.to_string(),
-            });
+            let reason = "a rotation without a credential would lock everybody out".to_string();
+            return Err(Error::Refused { reason });
         }
-        let newest = keyring
-            .generations
-            .iter()
-            .map(|(generation, _)| *generation)
-            .max();
-        let mut keyring = keyring.clone();
-        keyring
-            .generations
-            .push((newest.unwrap_or(0) + 1, cx.random_bytes()?));
-        let old = self.keys()?;
+        let old = read_slots(self.store())?;
+        self.take_over_rotations(&mut keyring, &old, keep)?;
+        let generation = next_generation(cx, keyring.newest_generation())?;
+        keyring.generations.push((generation, cx.random_bytes()?));
+        let old: Vec<KeyInfo> = old.into_iter().map(info).collect::<Result<_>>()?;
         // Order: the new slots are durable before an old one goes, so somebody can always open it.
         for new_key in keep {
             self.put_slot(cx, &keyring, new_key)?;
@@ -234,6 +245,47 @@ impl Repo {
         self.keyring = Some(keyring);
         Ok(old)
     }
+
+    /// Somebody may have rotated since this repository was opened. Removing a slot with a newer
+    /// generation than is known here would lose what is sealed with it.
+    fn take_over_rotations(
+        &self,
+        keyring: &mut Keyring,
+        slots: &[ReadSlot],
+        keep: &[NewKey],
+    ) -> Result<()> {
+        let binding = Binding {
+            config: &self.config_bytes,
+            suite: self.config.suite,
+        };
+        for (key, slot) in slots {
+            let Ok(slot) = slot else { continue };
+            if slot.generation <= keyring.newest_generation() {
+                continue;
+            }
+            let opened = keep
+                .iter()
+                .find_map(|new_key| slot.unseal(&new_key.credential, binding).ok().flatten());
+            match opened {
+                Some(newer) => keyring.merge(&newer),
+                None => {
+                    return Err(Error::Busy {
+                        what: key.to_string(),
+                        reason: "somebody else has just rotated the keys; open it again".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns a number above all others whose lower half is random: two rotations at once must not
+/// give one number to two keys.
+fn next_generation(cx: &Context, newest: u32) -> Result<u32> {
+    let [low, high] = cx.random_bytes()?;
+    let next = (newest >> 16) + 1;
+    Ok(next << 16 | u32::from(u16::from_le_bytes([low, high])))
 }
 
 fn plain() -> Error {

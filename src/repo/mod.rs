@@ -33,6 +33,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// No configuration is longer.
+const CONFIG_BYTES_MAX: u64 = 64 << 10;
+
 /// An open repository.
 pub struct Repo {
     store: Arc<dyn Store>,
@@ -119,7 +122,8 @@ impl Repo {
         }
     }
 
-    /// Opens a repository with the first credential that fits. A plain one needs none.
+    /// Opens a repository with the first credential that fits. A plain one needs none, and is
+    /// refused if one is given: its config could be a forgery.
     pub fn open(
         store: Arc<dyn Store>,
         credentials: &[Credential],
@@ -127,6 +131,14 @@ impl Repo {
     ) -> Result<Repo> {
         let (config, config_bytes) = read_config(&*store)?;
         if config.public_secret.is_some() {
+            // Whoever can write to the store could have put this config in the place of one that
+            // asks for a key, and everything after would be stored for them to read.
+            if !credentials.is_empty() {
+                let reason = "a key was given, but the repository says that it is not encrypted";
+                return Err(Error::Refused {
+                    reason: reason.to_string(),
+                });
+            }
             return Repo::assemble(store, config, config_bytes, None, cache_dir);
         }
         let keyring = keys::open_any(&*store, &config, &config_bytes, credentials)?;
@@ -186,7 +198,7 @@ impl Repo {
 
 /// Reads what the repository in a store is, without a key.
 pub fn read_config(store: &dyn Store) -> Result<(Config, Vec<u8>)> {
-    let bytes = store.get(&Key::config())?;
+    let bytes = store.get_range(&Key::config(), 0..CONFIG_BYTES_MAX)?;
     let bytes = bytes.ok_or_else(|| Error::NoRepo {
         location: store.location(),
     })?;

@@ -12,6 +12,8 @@ use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use std::cmp::Ordering;
 
+const MISPLACED: &str = "its first path is not the one its parent says";
+
 /// A leaf and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeafAt {
@@ -36,7 +38,7 @@ pub struct InnerAt {
 pub struct Leaves<'a> {
     chunks: &'a Chunks<'a>,
     /// What is still to come, the next one last.
-    ahead: Vec<(u8, ChunkId, Vec<u8>)>,
+    ahead: Vec<(u8, ChunkId, Option<Vec<u8>>)>,
     from: Vec<u8>,
     last_path: Option<Vec<u8>>,
     /// Inner nodes read since somebody took them.
@@ -51,7 +53,7 @@ impl<'a> Leaves<'a> {
 
     /// Begins at the leaf that holds this path, or would.
     pub fn begin_at(chunks: &'a Chunks<'a>, root: &TreeRoot, path: &[u8]) -> Leaves<'a> {
-        let ahead = vec![(root.level, root.id, Vec::new())];
+        let ahead = vec![(root.level, root.id, None)];
         Leaves {
             chunks,
             ahead,
@@ -69,21 +71,30 @@ impl<'a> Leaves<'a> {
             scratch.recycle(bytes);
             match node {
                 Node::Leaf(leaf) if level == 0 => {
+                    // An empty leaf may only be a whole tree: others could be without end.
+                    let first = leaf.entries.first().map(|entry| &entry.path);
+                    if first_path.is_some() && first != first_path.as_ref() {
+                        return Err(Error::corrupt(tree(&id), MISPLACED));
+                    }
                     self.check_order(&id, &leaf)?;
                     return Ok(Some(LeafAt { id, leaf }));
                 }
                 Node::Inner(inner) if level == inner.level => {
                     let children = inner.children;
+                    let first = children.first().map(|(path, _)| path);
+                    if first_path.is_some() && first != first_path.as_ref() {
+                        return Err(Error::corrupt(tree(&id), MISPLACED));
+                    }
                     // The last child that begins at or before the path holds it.
                     let after = children.partition_point(|(path, _)| {
                         path_order(path, &self.from) != Ordering::Greater
                     });
                     for (path, child) in children.into_iter().skip(after.max(1) - 1).rev() {
-                        self.ahead.push((level - 1, child, path));
+                        self.ahead.push((level - 1, child, Some(path)));
                     }
                     self.inner.push(InnerAt {
                         level,
-                        first_path,
+                        first_path: first_path.unwrap_or_default(),
                         id,
                     });
                 }

@@ -33,6 +33,8 @@ use std::sync::PoisonError;
 
 /// A pack is finished once it holds so many bytes of records.
 const PACK_BYTES: u64 = 16 << 20;
+/// Or so many records, so that its table stays small beside it.
+const PACK_ROWS: usize = 64 << 10;
 /// Deltas of a run that each lean on the one before.
 const RUN_LEN: usize = 32;
 /// Runs before a chunk is stored whole again.
@@ -150,6 +152,11 @@ impl<'c, 'r> Writer<'c, 'r> {
         plain: &[u8],
         predecessor: Option<&ChunkId>,
     ) -> Result<Stored> {
+        // A record that long would make the table of its pack unreadable.
+        if plain.len() > pack::CHUNK_BYTES_MAX as usize {
+            let reason = format!("a chunk of {} bytes is longer than any may be", plain.len());
+            return Err(Error::Refused { reason });
+        }
         let id = self.chunks.repo().secrets().chunk_id(kind, plain);
         let known = Stored {
             id,
@@ -286,7 +293,8 @@ impl<'c, 'r> Writer<'c, 'r> {
             };
             open.sealer.push(bytes);
             open.rows.push(row);
-            match open.sealer.plain_bytes() >= PACK_BYTES {
+            let is_full = open.sealer.plain_bytes() >= PACK_BYTES || open.rows.len() >= PACK_ROWS;
+            match is_full {
                 true => Some(open),
                 false => {
                     *slot = Some(open);

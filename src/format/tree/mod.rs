@@ -19,6 +19,9 @@ use std::sync::Arc;
 const VERSION: u8 = 1;
 /// Front coding lets a few bytes stand for long paths; a node that unfolds to more is an attack.
 const PATH_BYTES_MAX: usize = 128 << 20;
+const NANOSECONDS_MAX: u32 = 999_999_999;
+/// No file system has longer files.
+const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// No tree has more levels of inner nodes.
 pub const LEVEL_MAX: u8 = 8;
 /// A leaf ends before a name that hashes to zero bits once it has so many bytes.
@@ -251,7 +254,7 @@ fn decode_inner(level: u8, mut reader: Reader<'_>) -> Decoded<Inner> {
         }
         children.push((path, ChunkId(reader.array()?)));
     }
-    reader.finish()?;
+    skip_future(reader)?;
     match children.is_empty() {
         true => Err(Malformed::Bytes("an inner node has no children")),
         false => Ok(Inner { level, children }),
@@ -281,7 +284,8 @@ impl Leaf {
             wire::put_varint(&mut rows, number as u64);
             let seconds = entry.modified.seconds.wrapping_sub(base);
             wire::put_varint(&mut rows, wire::zigzag(seconds));
-            wire::put_varint(&mut rows, u64::from(entry.modified.nanoseconds));
+            let nanoseconds = entry.modified.nanoseconds.min(NANOSECONDS_MAX);
+            wire::put_varint(&mut rows, u64::from(nanoseconds));
             before = &entry.path;
         }
         let mut out = vec![VERSION, 0];
@@ -378,6 +382,13 @@ fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
         let attributes = attributes.ok_or(Malformed::Bytes("an entry's attributes are missing"))?;
         let seconds = base.wrapping_add(wire::unzigzag(reader.varint()?));
         let nanoseconds = reader.varint_u32()?;
+        // Beyond it are numbers that mean "now" and "leave it" to the system calls.
+        if nanoseconds > NANOSECONDS_MAX {
+            return Err(Malformed::Bytes("a time is impossible"));
+        }
+        if matches!(&kind, Kind::HardLink { path: first } if path_order(first, &path).is_ge()) {
+            return Err(Malformed::Bytes("a hard link names no earlier entry"));
+        }
         let modified = FileTime {
             seconds,
             nanoseconds,
@@ -394,9 +405,17 @@ fn decode_leaf(mut reader: Reader<'_>) -> Decoded<Leaf> {
             kind,
         });
     }
-    reader.finish()?;
+    skip_future(reader)?;
     check_bundles(&leaf)?;
     Ok(leaf)
+}
+
+/// Later versions may append fields: more about entries or children, in their order.
+fn skip_future(mut reader: Reader<'_>) -> Decoded<()> {
+    while let Some((number, _)) = reader.field()? {
+        wire::unknown_field(number)?;
+    }
+    Ok(())
 }
 
 /// Every bundled file lies in a bundle, and no bundle claims more than there are.
@@ -504,23 +523,84 @@ mod tests {
 
     #[test]
     fn hostile_leaves_are_refused() {
-        let spoiled: [fn(&mut Leaf); 6] = [
-            |leaf| leaf.entries[1].path = b"../etc".to_vec(),
-            |leaf| leaf.entries[1].path = b"/etc".to_vec(),
-            |leaf| leaf.entries[3].path = b"a/.env".to_vec(),
-            |leaf| leaf.entries.swap(2, 3),
-            |leaf| {
+        let attributes = |leaf: &mut Leaf, xattrs: &[&[u8]]| {
+            let attributes = Arc::make_mut(&mut leaf.entries[0].attributes);
+            attributes.xattrs = xattrs.iter().map(|n| (n.to_vec(), vec![])).collect();
+        };
+        let spoiled: [&dyn Fn(&mut Leaf); 14] = [
+            &|leaf| leaf.entries[1].path = b"../etc".to_vec(),
+            &|leaf| leaf.entries[1].path = b"/etc".to_vec(),
+            &|leaf| leaf.entries[3].path = b"a/.env".to_vec(),
+            &|leaf| leaf.entries.swap(2, 3),
+            &|leaf| {
                 leaf.entries[6].kind = Kind::HardLink {
                     path: b"a/../../x".to_vec(),
                 }
             },
-            |leaf| leaf.bundles[0].files = 2,
+            &|leaf| leaf.bundles[0].files = 2,
+            &|leaf| {
+                leaf.entries[6].kind = Kind::HardLink {
+                    path: b"c".to_vec(),
+                }
+            },
+            &|leaf| leaf.entries[5].kind = Kind::Symlink { target: vec![] },
+            &|leaf| {
+                leaf.entries[5].kind = Kind::Symlink {
+                    target: b"a\0b".to_vec(),
+                }
+            },
+            &|leaf| {
+                if let Kind::File { size_bytes, .. } = &mut leaf.entries[4].kind {
+                    *size_bytes = 1 << 63;
+                }
+            },
+            &|leaf| attributes(leaf, &[b""]),
+            &|leaf| attributes(leaf, &[b"a\0b"]),
+            &|leaf| attributes(leaf, &[b"user.b", b"user.a"]),
+            &|leaf| attributes(leaf, &[b"user.a", b"user.a"]),
         ];
         for (i, spoil) in spoiled.into_iter().enumerate() {
             let mut leaf = leaf();
             spoil(&mut leaf);
             assert!(Node::decode(&leaf.encode()).is_err(), "{i}");
         }
+    }
+
+    #[test]
+    fn nodes_with_fields_from_the_future_are_read_or_refused_by_their_number() {
+        let inner = Inner {
+            level: 2,
+            children: vec![(vec![], HOLE)],
+        };
+        for (mut bytes, node) in [
+            (leaf().encode(), Node::Leaf(leaf())),
+            (inner.encode(), Node::Inner(inner)),
+        ] {
+            wire::put_field(&mut bytes, 100, b"from the future");
+            assert_eq!(Node::decode(&bytes), Ok(node));
+
+            wire::put_field(&mut bytes, 101, b"that must be understood");
+            let unknown = Malformed::Unknown("field", 101);
+            assert_eq!(Node::decode(&bytes), Err(unknown));
+        }
+    }
+
+    #[test]
+    fn an_impossible_time_is_neither_written_nor_read() {
+        let mut leaf = Leaf {
+            entries: vec![entry(b"", Kind::Directory)],
+            bundles: vec![],
+        };
+        let mut bytes = leaf.encode();
+        let nanoseconds = bytes.len() - 5;
+        assert_eq!(bytes[nanoseconds..], [0xff, 0x93, 0xeb, 0xdc, 0x03]);
+        bytes[nanoseconds] = 0x80;
+        bytes[nanoseconds + 1] = 0x94;
+        assert!(Node::decode(&bytes).is_err());
+
+        Arc::make_mut(&mut leaf.entries[0].attributes).xattrs = vec![];
+        leaf.entries[0].modified.nanoseconds = u32::MAX;
+        assert!(Node::decode(&leaf.encode()).is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Attributes;
 use super::Class;
 use super::Content;
+use super::FILE_BYTES_MAX;
 use super::Kind;
 use super::SMALL_FILE_BYTES_MAX;
 use super::is_plain_path;
@@ -40,7 +41,12 @@ pub(super) fn take_attributes(reader: &mut Reader<'_>) -> Decoded<Vec<Arc<Attrib
         let (uid, gid) = (reader.varint_u32()?, reader.varint_u32()?);
         let mut xattrs = Vec::with_capacity(reader.clone().count(2)?);
         for _ in 0..reader.count(2)? {
-            xattrs.push((reader.bytes()?.to_vec(), reader.bytes()?.to_vec()));
+            let name = reader.bytes()?.to_vec();
+            let before: &[u8] = xattrs.last().map_or(&[], |(name, _): &(Vec<u8>, _)| name);
+            if name.as_slice() <= before || name.contains(&0) {
+                return Err(Malformed::Bytes("extended attributes are out of order"));
+            }
+            xattrs.push((name, reader.bytes()?.to_vec()));
         }
         attributes.push(Arc::new(Attributes {
             mode,
@@ -124,14 +130,21 @@ pub(super) fn take_kind(reader: &mut Reader<'_>) -> Decoded<Kind> {
         2 => bundled(reader.varint()?, Class::Secret)?,
         3 => {
             let size_bytes = reader.varint()?;
+            if size_bytes > FILE_BYTES_MAX {
+                return Err(Malformed::Bytes("a file is impossibly long"));
+            }
             Kind::File {
                 size_bytes,
                 content: Content::Stream(Stream::take(reader)?),
             }
         }
-        4 => Kind::Symlink {
-            target: reader.bytes()?.to_vec(),
-        },
+        4 => {
+            let target = reader.bytes()?.to_vec();
+            if target.is_empty() || target.contains(&0) {
+                return Err(Malformed::Bytes("a symbolic link has an impossible target"));
+            }
+            Kind::Symlink { target }
+        }
         5 => {
             let path = reader.bytes()?.to_vec();
             if path.is_empty() || !is_plain_path(&path) {

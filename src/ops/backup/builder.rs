@@ -29,6 +29,7 @@ use crate::ops::backup::read::SmallFile;
 use crate::ops::backup::seen::Fingerprint;
 use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::stream::PendingStream;
+use crate::source::files::Problem;
 use crate::source::files::Stat;
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -40,6 +41,8 @@ const LEAF_MASK: u64 = 0x1ff;
 const INNER_MASK: u64 = 0x7f << 16;
 const INNER_CHILDREN_MIN: usize = 16;
 const INNER_CHILDREN_MAX: usize = 1024;
+/// Extended attributes of one leaf are no longer: it must fit a chunk.
+const XATTR_BYTES_MAX: usize = 8 << 20;
 /// Leaves that may wait for contents before the scan waits for the first of them.
 const LEAVES_AHEAD_MAX: usize = 4;
 
@@ -143,7 +146,11 @@ impl<'a> Builder<'a> {
             });
         }
         // About what the row takes; the exact length is not needed to cut where names say so.
-        self.row_bytes += new.entry.path.len() / 2 + 24;
+        let xattrs = new.entry.attributes.xattrs.iter();
+        let xattr_bytes: usize = xattrs
+            .map(|(name, value)| name.len() + value.len() + 4)
+            .sum();
+        self.row_bytes += new.entry.path.len() / 2 + 24 + xattr_bytes;
         self.entries.push(new);
         Ok(())
     }
@@ -229,7 +236,9 @@ impl<'a> Builder<'a> {
                 });
             }
         }
-        for (new, is_gone) in entries.into_iter().zip(is_gone) {
+        let mut xattr_bytes = 0;
+        for (mut new, is_gone) in entries.into_iter().zip(is_gone) {
+            bound_xattrs(totals, &mut new.entry, &mut xattr_bytes);
             self.complete_entry(pool, totals, &mut leaf, new, is_gone)?;
         }
         let Some(first) = leaf.entries.first() else {
@@ -373,6 +382,27 @@ impl<'a> Builder<'a> {
             level += 1;
         }
     }
+}
+
+/// Leaves out extended attributes that would make the leaf longer than a chunk may be.
+fn bound_xattrs(totals: &mut Totals, entry: &mut Entry, xattr_bytes: &mut usize) {
+    let xattrs = entry.attributes.xattrs.iter();
+    *xattr_bytes += xattrs
+        .map(|(name, value)| name.len() + value.len())
+        .sum::<usize>();
+    if *xattr_bytes <= XATTR_BYTES_MAX || entry.attributes.xattrs.is_empty() {
+        return;
+    }
+    totals.warnings.push(Problem {
+        path: entry.path.clone(),
+        code: "xattr",
+        message: "its extended attributes are left out: there are too many around here".into(),
+    });
+    let xattrs = Vec::new();
+    entry.attributes = Arc::new(Attributes {
+        xattrs,
+        ..*entry.attributes
+    });
 }
 
 enum Completed {

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::checkpoint::POSITION_MAX;
 use crate::format::checkpoint::State;
 use crate::format::container;
 use crate::format::container::DataKeys;
@@ -302,8 +303,8 @@ fn slot(object: &[u8], entry: Entry) -> Slot {
 
 /// Returns the number an object is named by; what has no number is none of ours.
 fn number(listed: &Listed) -> Option<u64> {
-    let is_plain = listed.name.len() >= 12 && listed.name.bytes().all(|b| b.is_ascii_digit());
-    listed.name.parse().ok().filter(|_| is_plain)
+    let number: u64 = listed.name.parse().ok()?;
+    (listed.name == format!("{number:012}") && number <= POSITION_MAX).then_some(number)
 }
 
 fn stored_pack(listed: &Listed) -> Option<StoredPack> {

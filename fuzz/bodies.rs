@@ -1,0 +1,380 @@
+//! What the fuzz targets do, one function each. `tests/decoders.rs` runs the same on stable Rust.
+//!
+//! A body returns for any input, panics for none, and holds what the format promises.
+
+use statekeep::codec::cipher::Suite;
+use statekeep::context::Context;
+use statekeep::format::checkpoint::State;
+use statekeep::format::config::Config;
+use statekeep::format::container;
+use statekeep::format::container::DataKeys;
+use statekeep::format::container::ObjectKind;
+use statekeep::format::container::Opener;
+use statekeep::format::container::Sealer;
+use statekeep::format::entry::Entry;
+use statekeep::format::entry::PackBytes;
+use statekeep::format::key::Binding;
+use statekeep::format::key::Credential;
+use statekeep::format::key::Derivation;
+use statekeep::format::key::Slot;
+use statekeep::format::list::ListNode;
+use statekeep::format::list::Stream;
+use statekeep::format::manifest::Manifest;
+use statekeep::format::note::Note;
+use statekeep::format::note::Notes;
+use statekeep::format::pack;
+use statekeep::format::pack::ChunkKind;
+use statekeep::format::pack::Codec;
+use statekeep::format::pack::Encoding;
+use statekeep::format::pack::Row;
+use statekeep::format::pack::TAIL_BYTES;
+use statekeep::format::tree::Kind;
+use statekeep::format::tree::Node;
+use statekeep::format::tree::TreeRoot;
+use statekeep::format::tree::is_plain_path;
+use statekeep::format::tree::path_order;
+use statekeep::format::wire;
+use statekeep::format::wire::Reader;
+use statekeep::id::ChunkId;
+use statekeep::id::PackId;
+use statekeep::id::RepoId;
+use statekeep::repo::Access;
+use statekeep::repo::Repo;
+use statekeep::repo::chunks::Chunks;
+use statekeep::repo::chunks::Scratch;
+use statekeep::store::Key;
+use statekeep::store::MemoryStore;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+/// A body.
+pub(crate) type Body = fn(&[u8]);
+
+/// Every target by name.
+#[allow(dead_code, reason = "each fuzz target uses one")]
+pub(crate) const ALL: [(&str, Body); 12] = [
+    ("config", config),
+    ("key_slot", key_slot),
+    ("container", container),
+    ("pack_table", pack_table),
+    ("list", list),
+    ("tree_node", tree_node),
+    ("manifest", manifest),
+    ("entry", entry),
+    ("checkpoint", checkpoint),
+    ("note", note),
+    ("wire", wire),
+    ("chunk_reader", chunk_reader),
+];
+
+const MANIFEST_KEY: [u8; 32] = [5; 32];
+
+pub(crate) fn config(bytes: &[u8]) {
+    if let Ok(config) = Config::decode(bytes) {
+        assert_eq!(Config::decode(&config.encode()), Ok(config));
+    }
+}
+
+pub(crate) fn key_slot(bytes: &[u8]) {
+    let Ok(slot) = Slot::decode(bytes) else {
+        return;
+    };
+    // A varint has one form, so what was decoded is encoded as it was.
+    assert_eq!(slot.encode(), bytes);
+    let binding = Binding {
+        config: b"config",
+        suite: Suite::Aes256Gcm,
+    };
+    let secret = Credential::Secret([5; 32].into());
+    assert!(!matches!(slot.unseal(&secret, binding), Ok(Some(_))));
+    // A slot may ask for a second of work, and a fuzzer has no time for that.
+    let is_quick = match slot.derivation {
+        Derivation::Secret => true,
+        Derivation::Passphrase { memory_kib, passes } => {
+            memory_kib <= 64 && passes <= 2 || memory_kib > 1 << 20 || passes > 64
+        }
+    };
+    if is_quick {
+        let passphrase = Credential::Passphrase(b"correct".to_vec().into());
+        assert!(!matches!(slot.unseal(&passphrase, binding), Ok(Some(_))));
+    }
+}
+
+pub(crate) fn container(bytes: &[u8]) {
+    for suite in [Suite::Plain, Suite::Aes256Gcm] {
+        let keys = DataKeys::new(suite, vec![(1, [1; 32]), (2, [2; 32])]).unwrap();
+        for kind in [ObjectKind::Pack, ObjectKind::Slot, ObjectKind::Checkpoint] {
+            if let Ok(plain) = container::unseal(&keys, kind, bytes) {
+                assert_eq!(
+                    container::stored_bytes(plain.len() as u64),
+                    bytes.len() as u64
+                );
+            }
+        }
+        let mut reader = Reader::new(bytes);
+        let (Ok(stored_bytes), Ok(start), Ok(len)) = (reader.u64(), reader.u64(), reader.u64())
+        else {
+            continue;
+        };
+        let object = container::seal(&keys, ObjectKind::Pack, [9; 24], reader.rest());
+        let range = start..start.saturating_add(len);
+        let opener = Opener::begin(&keys, ObjectKind::Pack, &object, stored_bytes);
+        if let Ok(opener) = opener
+            && let Ok(stored) = opener.stored_range(&range)
+        {
+            assert!(stored.start < stored.end && stored.end <= stored_bytes);
+            let cut = |at: u64| usize::try_from(at).unwrap().min(object.len());
+            let mut part = object[cut(stored.start)..cut(stored.end)].to_vec();
+            let _ = opener.unseal_range(&range, &mut part);
+        }
+    }
+}
+
+pub(crate) fn pack_table(bytes: &[u8]) {
+    let _ = table(bytes);
+    // The compressor stands in the way of mutation: the same bytes as the columns themselves.
+    let mut sealed = statekeep::codec::zstd::Encoder::new(1)
+        .whole(bytes)
+        .to_vec();
+    let table_bytes = u32::try_from(sealed.len()).unwrap();
+    for records in [0, u64::from(u32::MAX)] {
+        let frame_bytes = sealed.len();
+        sealed.extend_from_slice(&records.to_le_bytes());
+        sealed.extend_from_slice(&table_bytes.to_le_bytes());
+        sealed.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
+        let _ = table(&sealed);
+        sealed.truncate(frame_bytes);
+    }
+    if let Some(tail) = bytes.first_chunk::<TAIL_BYTES>() {
+        let _ = pack::table_bytes(tail, bytes.len() as u64);
+    }
+}
+
+fn table(bytes: &[u8]) -> Option<()> {
+    let rows = pack::decode_table(bytes).ok()?;
+    assert_eq!(pack::decode_table(&pack::encode_table(&rows)), Ok(rows));
+    Some(())
+}
+
+pub(crate) fn list(bytes: &[u8]) {
+    if let Ok(node) = ListNode::decode(bytes) {
+        assert_eq!(node.encode(), bytes);
+    }
+    if let Ok(stream) = Stream::take(&mut Reader::new(bytes)) {
+        let mut again = Vec::new();
+        stream.put(&mut again);
+        assert!(bytes.starts_with(&again));
+    }
+}
+
+pub(crate) fn tree_node(bytes: &[u8]) {
+    let _ = TreeRoot::decode(bytes);
+    match Node::decode(bytes) {
+        Ok(Node::Leaf(leaf)) => {
+            for pair in leaf.entries.windows(2) {
+                assert!(path_order(&pair[0].path, &pair[1].path).is_lt());
+            }
+            for (entry, place) in leaf.entries.iter().zip(leaf.places()) {
+                assert!(is_plain_path(&entry.path));
+                assert_eq!(place.is_some(), entry.class().is_some());
+                if let Kind::HardLink { path } = &entry.kind {
+                    assert!(path_order(path, &entry.path).is_lt());
+                }
+            }
+            assert_eq!(Node::decode(&leaf.encode()), Ok(Node::Leaf(leaf)));
+        }
+        Ok(Node::Inner(inner)) => {
+            assert!(!inner.children.is_empty());
+            assert_eq!(Node::decode(&inner.encode()), Ok(Node::Inner(inner)));
+        }
+        Err(_) => {}
+    }
+}
+
+pub(crate) fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(bytes) {
+        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+}
+
+pub(crate) fn entry(bytes: &[u8]) {
+    if let Ok(entry) = Entry::decode(&MANIFEST_KEY, bytes) {
+        assert_eq!(Entry::decode(&MANIFEST_KEY, &entry.encode()), Ok(entry));
+    }
+}
+
+pub(crate) fn checkpoint(bytes: &[u8]) {
+    if let Ok(state) = State::decode(&MANIFEST_KEY, bytes) {
+        let again = State::decode(&MANIFEST_KEY, &state.encode()).unwrap();
+        assert_eq!(again.encode(), state.encode());
+    }
+}
+
+pub(crate) fn note(bytes: &[u8]) {
+    if let Ok(note) = Note::decode(bytes) {
+        let mut sum = Notes::default();
+        sum.apply(&note);
+        let mut again = Notes::default();
+        sum.to_list().iter().for_each(|note| again.apply(note));
+        assert_eq!(again, sum);
+        assert_eq!(Note::decode(&note.encode()), Ok(note));
+    }
+}
+
+pub(crate) fn wire(bytes: &[u8]) {
+    let mut reader = Reader::new(bytes);
+    while let Ok(Some((number, field))) = reader.field() {
+        let _ = (wire::unknown_field(number), wire::number(field));
+        let _ = (wire::text(field), wire::array::<32>(field));
+    }
+    for least_bytes in [0, 1, 37] {
+        if let Ok(count) = Reader::new(bytes).count(least_bytes) {
+            assert!(count * least_bytes.max(1) <= bytes.len());
+        }
+    }
+    let _ = Reader::new(bytes).varint_u32();
+}
+
+/// A pack whose rows say whatever the input says is read by all its ids. With more rows or bases a
+/// tower of bases would take longer than anybody waits: see `a_tower_of_bases_is_given_up`.
+pub(crate) fn chunk_reader(bytes: &[u8]) {
+    let mut input = Reader::new(bytes);
+    let mut rows = Vec::new();
+    let mut records = Vec::new();
+    while rows.len() < 6
+        && let Ok([what, height, bases, first, second, third, plain, stored]) = input.array()
+    {
+        rows.push(hostile_row(&mut records, what, height, plain, stored));
+        let names = [first, second, third].map(|base| name(base % 8));
+        let row: &mut Row = rows.last_mut().unwrap();
+        if row.encoding.codec == Codec::Delta || bases & 0x80 != 0 {
+            row.bases = names[..usize::from(bases % 4)].to_vec();
+        }
+    }
+    let len = records.len().min(input.rest().len());
+    records[..len]
+        .iter_mut()
+        .zip(input.rest())
+        .for_each(|(a, b)| *a ^= b);
+    for (_, id, plain) in read_all(&rows, &records) {
+        // Of the kind asked for: see `a_chunk_is_not_taken_for_one_of_another_kind`.
+        assert!(
+            ChunkKind::ALL
+                .iter()
+                .any(|kind| chunk_id(*kind, &plain) == id)
+        );
+    }
+}
+
+fn repo() -> &'static Repo {
+    static REPO: OnceLock<Repo> = OnceLock::new();
+    REPO.get_or_init(|| {
+        let store = Arc::new(MemoryStore::new());
+        Repo::create(&Context::new(), store, RepoId([7; 16]), Access::Plain, None).unwrap()
+    })
+}
+
+fn content(number: u8) -> Vec<u8> {
+    vec![number; 100 + usize::from(number)]
+}
+
+fn id(number: u8) -> ChunkId {
+    chunk_id(ChunkKind::Data, &content(number))
+}
+
+fn name(number: u8) -> [u8; 8] {
+    *id(number).as_bytes().first_chunk().unwrap()
+}
+
+fn hostile_row(records: &mut Vec<u8>, what: u8, height: u8, plain: u8, stored: u8) -> Row {
+    let number = what % 8;
+    let mut row = Row {
+        id: id(number),
+        encoding: Encoding {
+            codec: [Codec::Raw, Codec::Zstd, Codec::Delta, Codec::Delta][usize::from(what >> 6)],
+            kind: ChunkKind::ALL[usize::from(what >> 3) % 3],
+            run_head: height & 1 == 1,
+        },
+        height,
+        plain_bytes: u32::from(plain) << (stored % 20),
+        stored_bytes: u32::from(stored),
+        bases: Vec::new(),
+    };
+    if what & 0x20 == 0 {
+        row.plain_bytes = u32::from(number) + 100;
+    }
+    match row.encoding.codec {
+        Codec::Raw => {
+            records.extend(content(number));
+            row.height = 0;
+            row.plain_bytes = u32::from(number) + 100;
+            row.stored_bytes = row.plain_bytes;
+            // Another chunk with the same short name.
+            if what & 0x20 != 0 {
+                row.id.0[31] ^= height;
+            }
+        }
+        Codec::Zstd | Codec::Delta => {
+            let mut encoder = statekeep::codec::zstd::Encoder::new(1);
+            let frame = encoder.whole(&content(number)).to_vec();
+            row.stored_bytes = u32::try_from(frame.len()).unwrap();
+            records.extend(frame);
+            row.height = if row.encoding.codec == Codec::Delta {
+                height
+            } else {
+                0
+            };
+        }
+    }
+    row
+}
+
+/// A chunk that was asked for by kind and id, and what came.
+pub(crate) type ReadChunk = (ChunkKind, ChunkId, Vec<u8>);
+
+/// Puts these rows into a pack and returns everything anybody could ask it for.
+pub(crate) fn read_all(rows: &[Row], records: &[u8]) -> Vec<ReadChunk> {
+    let mut read = Vec::new();
+    let (repo, mut random) = (repo(), [0; 24]);
+    let mut sealer = Sealer::begin(
+        repo.secrets().data_keys(),
+        ObjectKind::Pack,
+        {
+            Context::new().random.fill(&mut random).unwrap();
+            random
+        },
+        0,
+    );
+    let table = pack::encode_table(rows);
+    sealer.push(records);
+    sealer.push(&table);
+    let object = sealer.finish();
+    let pack = PackId(*blake3::hash(&object).as_bytes());
+    let bytes = PackBytes {
+        stored_bytes: object.len() as u64,
+        table_bytes: table.len() as u64,
+    };
+    repo.store().put_new(&Key::pack(&pack), &object).unwrap();
+    if let Ok(chunks) = Chunks::open(repo, &BTreeMap::from([(pack, bytes)])) {
+        let mut scratch = Scratch::default();
+        for row in rows {
+            for record in chunks.find(&row.id) {
+                let _ = chunks.chain(&record);
+                let _ = chunks.needed_packs(&record);
+            }
+            for kind in ChunkKind::ALL {
+                if let Ok(plain) = chunks.read(&mut scratch, kind, &row.id) {
+                    read.push((kind, row.id, plain));
+                }
+            }
+        }
+    }
+    repo.store().delete(&Key::pack(&pack)).unwrap();
+    read
+}
+
+/// Returns the id of a chunk of this kind.
+pub(crate) fn chunk_id(kind: ChunkKind, plain: &[u8]) -> ChunkId {
+    repo().secrets().chunk_id(kind, plain)
+}
