@@ -13,6 +13,7 @@ mod files;
 mod format_doc;
 mod golden;
 mod heap;
+mod hostile;
 mod jail;
 mod kill;
 mod log_disk;

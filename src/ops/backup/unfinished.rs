@@ -65,8 +65,10 @@ impl Unfinished {
         let since = lines
             .next()
             .and_then(|line| line.strip_prefix("since ")?.parse().ok());
-        // A position that is not known proves nothing about what was dropped since.
-        let Some(since) = since.filter(|since| *since <= state.position) else {
+        // Whoever has not read every entry since then cannot tell what was dropped; the log would
+        // refuse the packs after all the work was done.
+        let known = state.read.since..=state.position;
+        let Some(since) = since.filter(|since| known.contains(since)) else {
             return Ok(());
         };
         for line in lines {

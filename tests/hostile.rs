@@ -1,0 +1,201 @@
+//! Backups while the source, the store or the program itself does what nobody expects.
+
+use crate::support;
+use crate::support::Seeded;
+use statekeep::context::Context;
+use statekeep::context::Event;
+use statekeep::context::Progress;
+use statekeep::context::Random;
+use statekeep::error::Result;
+use statekeep::format::manifest::Manifest;
+use statekeep::format::tree::Class;
+use statekeep::ops::backup;
+use statekeep::ops::backup::BackupOptions;
+use statekeep::ops::backup::BackupReport;
+use statekeep::repo::Repo;
+use statekeep::repo::chunks::Chunks;
+use statekeep::repo::log;
+use statekeep::repo::tree::Leaves;
+use statekeep::store::FaultyStore;
+use statekeep::store::Folder;
+use statekeep::store::Key;
+use statekeep::store::MemoryStore;
+use statekeep::store::Method;
+use statekeep::store::Repeat;
+use statekeep::store::Store;
+use statekeep::store::StoreFault;
+use statekeep::store::When;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+use std::thread::ThreadId;
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn memory_repo() -> (Arc<dyn Store>, Repo) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = support::create(Arc::clone(&store), true, None);
+    (store, repo)
+}
+
+/// Does something once, at the first byte that is read of a large file.
+struct AtFirstRead(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Progress for AtFirstRead {
+    fn event(&self, event: Event) {
+        if matches!(
+            event,
+            Event::Done {
+                files: 0,
+                bytes: 1..
+            }
+        ) && let Some(act) = self.0.lock().unwrap().take()
+        {
+            act();
+        }
+    }
+}
+
+fn at_first_read(act: impl FnOnce() + Send + 'static) -> Context {
+    Context {
+        progress: Arc::new(AtFirstRead(Mutex::new(Some(Box::new(act))))),
+        ..support::context()
+    }
+}
+
+/// Backs up while `act` is done at the first byte that is read of a large file.
+fn backup_while(repo: &Repo, root: &Path, act: impl FnOnce() + Send + 'static) -> BackupReport {
+    backup::backup(&at_first_read(act), repo, &support::options(root)).unwrap()
+}
+
+fn assert_holds_what_is_there(repo: &Repo, report: &BackupReport, root: &Path) {
+    let found = support::model_in(repo, &report.snapshot.unwrap()).unwrap();
+    let there = support::model_of(root);
+    let differs = |path: &&Vec<u8>| found.get(*path) != there.get(*path);
+    let wrong: Vec<_> = there.keys().chain(found.keys()).filter(differs).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+fn write_links(root: &Path, content: &[u8]) {
+    fs::write(root.join("a"), content).unwrap();
+    for name in ["b", "c", "d"] {
+        fs::hard_link(root.join("a"), root.join(name)).unwrap();
+    }
+}
+
+/// An interrupted backup, others who go on meanwhile, and the memory of the log that moves on.
+#[test]
+fn an_interrupted_backup_that_was_overtaken_stores_anew_and_succeeds() {
+    let (dir, other, cache) = (
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+        TempDir::new().unwrap(),
+    );
+    fs::write(dir.path().join("f"), Seeded::new(9).bytes(40 << 20)).unwrap();
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    support::create(Arc::clone(&memory), true, Some(cache.path()));
+    let store = Arc::new(FaultyStore::new(Arc::clone(&memory)));
+    let (method, when) = (Some(Method::PutNew), When::Before);
+    store.fail(StoreFault {
+        method,
+        after_calls: 1,
+        when,
+        repeat: Repeat::Sticky,
+    });
+    let repo = support::open(Arc::clone(&store) as Arc<dyn Store>, Some(cache.path())).unwrap();
+    assert!(support::backup(&repo, dir.path()).is_err());
+    store.heal();
+    let foreign = support::open(Arc::clone(&memory), None).unwrap();
+    support::backup(&foreign, other.path()).unwrap();
+    repo.read_state(&support::context()).unwrap();
+    let puts = store.calls(Method::PutNew);
+
+    let report = support::backup(&repo, dir.path()).unwrap();
+
+    assert_holds_what_is_there(&repo, &report, dir.path());
+    assert!(
+        store.calls(Method::PutNew) - puts <= 4,
+        "one scan is enough"
+    );
+}
+
+struct PanicsElsewhere(ThreadId);
+
+impl Random for PanicsElsewhere {
+    fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+        assert_eq!(
+            thread::current().id(),
+            self.0,
+            "a panic that the test wants"
+        );
+        Context::new().random.fill(buffer)
+    }
+}
+
+/// Runs a backup that panics somewhere; it must end all the same.
+fn ends(dir: &TempDir, context: impl FnOnce() -> Context + Send + 'static) {
+    let root = dir.path().to_path_buf();
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || {
+        let (_, repo) = memory_repo();
+        let run = || backup::backup(&context(), &repo, &support::options(&root));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        ended.send(!matches!(outcome, Ok(Ok(_)))).unwrap();
+    });
+
+    assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let (dir, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fs::write(dir.path().join("f"), Seeded::new(9).bytes(20 << 20)).unwrap();
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    support::create(Arc::clone(&memory), true, Some(cache.path()));
+    let store = Arc::new(FaultyStore::new(Arc::clone(&memory)));
+    let repo = support::open(Arc::clone(&store) as Arc<dyn Store>, Some(cache.path())).unwrap();
+    let options = BackupOptions {
+        dry_run: true,
+        ..support::options(dir.path())
+    };
+
+    let report = backup::backup(&support::context(), &repo, &options).unwrap();
+
+    assert!(report.snapshot.is_none());
+    assert!(report.manifest.figures.stored_bytes > 20 << 20);
+    assert_eq!(store.calls(Method::PutNew), 0);
+    assert!(memory.list(Folder::Packs).unwrap().is_empty());
+    let left = fs::read_dir(repo.cache_dir().unwrap()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name != "unfinished"), "{left:?}");
+}
+
+/// Slots a backup did not read are trimmed while it runs: nobody knows what they dropped.
+#[test]
+fn a_backup_that_was_skipped_over_stores_anew_and_succeeds() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("f"), Seeded::new(9).bytes(1 << 20)).unwrap();
+    let (store, repo) = memory_repo();
+    let foreign = support::open(store, None).unwrap();
+
+    let report = backup_while(&repo, dir.path(), move || {
+        let (cx, keys) = (support::context(), foreign.log_keys());
+        let mut state = foreign.read_state(&cx).unwrap();
+        for i in 0..1020 {
+            state = match foreign.append(&cx, state, log::Draft::default()).unwrap() {
+                log::Outcome::Committed(state) => state,
+                other => panic!("{other:?}"),
+            };
+            if i == 1010 || i == 1019 {
+                log::checkpoint(&cx, foreign.store(), &keys, Arc::clone(&state)).unwrap();
+            }
+        }
+        log::trim(&cx, foreign.store(), &keys, i64::MAX).unwrap();
+    });
+
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
