@@ -151,6 +151,20 @@ fn ends(dir: &TempDir, context: impl FnOnce() -> Context + Send + 'static) {
 }
 
 #[test]
+fn a_panic_in_any_thread_ends_the_backup() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("f"), vec![1; 3_000_000]).unwrap();
+
+    ends(&dir, || {
+        at_first_read(|| panic!("a panic that the test wants"))
+    });
+    ends(&dir, || Context {
+        random: Arc::new(PanicsElsewhere(thread::current().id())),
+        ..support::context()
+    });
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let (dir, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::write(dir.path().join("f"), Seeded::new(9).bytes(20 << 20)).unwrap();

@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SendError;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::SyncSender;
 
@@ -64,8 +65,9 @@ pub(super) struct Worker<'s, 'c, 'r> {
 }
 
 impl Worker<'_, '_, '_> {
-    /// Works until there is nothing more, and returns what its work relies on.
-    pub(super) fn run(self) -> WriterScratch {
+    /// Works until there is nothing more. Returns what its work relies on, and the error of a job
+    /// whose outcome nobody waited for: others may lean on the chunk it failed to store.
+    pub(super) fn run(self) -> (WriterScratch, Result<()>) {
         let mut scratch = WriterScratch::default();
         loop {
             let job = self
@@ -74,8 +76,9 @@ impl Worker<'_, '_, '_> {
                 .unwrap_or_else(PoisonError::into_inner)
                 .recv();
             let Ok((ticket, job)) = job else {
-                return scratch;
+                return (scratch, Ok(()));
             };
+            let alarm = Alarm(&self.done, ticket);
             let (outcome, buffer) = match job {
                 Job::Chunk {
                     kind,
@@ -92,18 +95,31 @@ impl Worker<'_, '_, '_> {
                     (done.map(Outcome::Bundle), None)
                 }
             };
-            // Nobody listens any more: the backup failed elsewhere.
-            if self
-                .done
-                .send(Done {
-                    ticket,
-                    outcome,
-                    buffer,
-                })
-                .is_err()
-            {
-                return scratch;
+            drop(alarm);
+            let done = Done {
+                ticket,
+                outcome,
+                buffer,
+            };
+            // Nobody listens any more: the scan has ended, one way or the other.
+            if let Err(SendError(done)) = self.done.send(done) {
+                return (scratch, done.outcome.map(drop));
             }
+        }
+    }
+}
+
+/// Answers for a job that panicked: whoever waits for it would wait for ever.
+struct Alarm<'s>(&'s Sender<Done>, Ticket);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Done {
+                ticket: self.1,
+                outcome: Err(stopped()),
+                buffer: None,
+            });
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::context::Event;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::entry::PackBytes;
 use crate::format::manifest::Figures;
 use crate::format::manifest::Manifest;
 use crate::format::tree::TreeRoot;
@@ -36,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
 /// What a scan came to.
@@ -88,6 +90,7 @@ pub(super) fn run(
     let (done, outcomes) = mpsc::channel();
     cx.progress.event(Event::Phase("read"));
     let result = thread::scope(|scope| {
+        let end_of_packs = EndOfPacks(&finished);
         let publisher = scope.spawn(|| publish(repo, &chunks, &writer, own, to_publish));
         let workers: Vec<_> = (0..thread_count().max(2))
             .map(|_| {
@@ -111,22 +114,24 @@ pub(super) fn run(
         let scanned = scan(cx, repo, options, source, compared, &chunks, &mut pool);
         // No more jobs: the workers end, and with them whoever could finish a pack.
         drop(pool);
-        let mut relied_packs = BTreeSet::new();
+        let (mut relied_packs, mut worked) = (BTreeSet::new(), Ok(()));
         for worker in workers {
-            let scratch = worker.join().map_err(|_| stopped())?;
+            let (scratch, ended) = worker.join().map_err(|_| stopped())?;
             relied_packs.extend(scratch.relied_packs());
+            worked = worked.and(ended);
         }
         let finished_all = if scanned.is_ok() {
             writer.finish()
         } else {
             Ok(())
         };
-        finish_channel(&finished);
+        drop(end_of_packs);
         // The publisher knows the true cause if the others only found it gone.
         let published = publisher.join().map_err(|_| stopped())?;
         published?;
         finished_all?;
         let mut run = scanned?;
+        worked?;
         run.relied_packs = relied_packs;
         Ok(run)
     });
@@ -211,19 +216,23 @@ fn publish(
     Ok(())
 }
 
-/// The sender outlives the scope, so the end is told by a pack without content.
-fn finish_channel(finished: &mpsc::SyncSender<FinishedPack>) {
-    let id = PackId([0; 32]);
-    let bytes = crate::format::entry::PackBytes {
-        stored_bytes: 0,
-        table_bytes: 0,
-    };
-    let _ = finished.send(FinishedPack {
-        id,
-        object: Vec::new(),
-        bytes,
-        rows: Vec::new(),
-    });
+/// Tells the publisher that no more packs come, by one without content: the sender outlives the
+/// scope. Whichever way that is left, a publisher that still waits would keep it for ever.
+struct EndOfPacks<'a>(&'a SyncSender<FinishedPack>);
+
+impl Drop for EndOfPacks<'_> {
+    fn drop(&mut self) {
+        let bytes = PackBytes {
+            stored_bytes: 0,
+            table_bytes: 0,
+        };
+        let _ = self.0.send(FinishedPack {
+            id: PackId([0; 32]),
+            object: Vec::new(),
+            bytes,
+            rows: Vec::new(),
+        });
+    }
 }
 
 /// One file for each series, by everything that makes it one.
