@@ -87,6 +87,49 @@ fn write_links(root: &Path, content: &[u8]) {
     }
 }
 
+#[test]
+fn names_of_a_large_file_whose_first_name_vanished_keep_its_content() {
+    let dir = TempDir::new().unwrap();
+    write_links(dir.path(), &Seeded::new(1).bytes(3_000_000));
+    let (_, repo) = memory_repo();
+    let first = dir.path().join("a");
+
+    let report = backup_while(&repo, dir.path(), || fs::remove_file(first).unwrap());
+
+    assert_eq!(report.warnings.len(), 1);
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
+#[test]
+fn names_of_a_small_file_whose_first_name_vanished_keep_its_content() {
+    let dir = TempDir::new().unwrap();
+    write_links(dir.path(), b"kept");
+    fs::write(dir.path().join("z"), vec![1; 100_000]).unwrap();
+    let (_, repo) = memory_repo();
+    let first = dir.path().join("a");
+
+    let report = backup_while(&repo, dir.path(), || fs::remove_file(first).unwrap());
+
+    assert_eq!(report.warnings.len(), 1);
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
+#[test]
+fn names_of_a_file_whose_first_name_was_replaced_keep_its_content() {
+    let dir = TempDir::new().unwrap();
+    write_links(dir.path(), b"kept");
+    fs::write(dir.path().join("z"), vec![1; 100_000]).unwrap();
+    let (_, repo) = memory_repo();
+    let root = dir.path().to_path_buf();
+
+    let report = backup_while(&repo, dir.path(), move || {
+        fs::write(root.join("new"), "another file").unwrap();
+        fs::rename(root.join("new"), root.join("a")).unwrap();
+    });
+
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
 /// An interrupted backup, others who go on meanwhile, and the memory of the log that moves on.
 #[test]
 fn an_interrupted_backup_that_was_overtaken_stores_anew_and_succeeds() {

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::format::pack::ChunkKind;
 use crate::format::tree::Attributes;
 use crate::format::tree::Bundle;
+use crate::format::tree::Class;
 use crate::format::tree::Content;
 use crate::format::tree::Entry;
 use crate::format::tree::Inner;
@@ -31,7 +32,7 @@ use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::stream::PendingStream;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ enum PendingBundle {
     Made {
         ticket: Ticket,
         entries: Vec<usize>,
-        class: crate::format::tree::Class,
+        class: Class,
     },
 }
 
@@ -100,7 +101,8 @@ pub(super) struct Builder<'a> {
     /// First path of each node that has no parent yet, by level, with its chunk.
     levels: Vec<Vec<(Vec<u8>, Ticket)>>,
     seen: Option<SeenWriter>,
-    dropped: HashSet<Vec<u8>>,
+    /// Paths at which not the file was found that the scan saw there, and where it was instead.
+    moved: HashMap<Vec<u8>, Option<(Vec<u8>, Fingerprint)>>,
 }
 
 impl<'a> Builder<'a> {
@@ -113,7 +115,7 @@ impl<'a> Builder<'a> {
             pending: VecDeque::new(),
             levels: Vec::new(),
             seen,
-            dropped: HashSet::new(),
+            moved: HashMap::new(),
         }
     }
 
@@ -222,7 +224,12 @@ impl<'a> Builder<'a> {
             let mut files = 0;
             for (&member, file) in members.iter().zip(done.files) {
                 let new = &mut entries[member];
-                match complete_small(pool, totals, large, new, file)? {
+                let scanned = new.fingerprint;
+                let completed = complete_small(pool, totals, large, new, file)?;
+                if !scanned.is_same_node(&new.fingerprint) {
+                    self.moved.insert(new.entry.path.clone(), None);
+                }
+                match completed {
                     Completed::InBundle => files += 1,
                     Completed::Elsewhere => {}
                     Completed::Gone => is_gone[member] = true,
@@ -239,7 +246,10 @@ impl<'a> Builder<'a> {
         let mut xattr_bytes = 0;
         for (mut new, is_gone) in entries.into_iter().zip(is_gone) {
             bound_xattrs(totals, &mut new.entry, &mut xattr_bytes);
-            self.complete_entry(pool, totals, &mut leaf, new, is_gone)?;
+            match is_gone {
+                true => drop(self.moved.insert(new.entry.path, None)),
+                false => self.complete_entry(pool, totals, large, &mut leaf, new)?,
+            }
         }
         let Some(first) = leaf.entries.first() else {
             return Ok(());
@@ -255,10 +265,13 @@ impl<'a> Builder<'a> {
         &mut self,
         pool: &mut Pool,
         totals: &mut Totals,
+        large: &mut LargeFiles<'a>,
         leaf: &mut Leaf,
-        new: NewEntry<'a>,
-        is_gone: bool,
+        mut new: NewEntry<'a>,
     ) -> Result<()> {
+        if let Completed::Gone = self.complete_link(pool, totals, large, &mut new)? {
+            return Ok(());
+        }
         let NewEntry {
             mut entry,
             fingerprint,
@@ -276,14 +289,6 @@ impl<'a> Builder<'a> {
             *size_bytes = stream.size_bytes;
             *content = Content::Stream(stream.finish(pool, totals)?);
         }
-        let leads_nowhere = match &entry.kind {
-            Kind::HardLink { path } => self.dropped.contains(path),
-            _ => false,
-        };
-        if is_gone || leads_nowhere {
-            self.dropped.insert(entry.path);
-            return Ok(());
-        }
         totals.count_entry(&entry, known);
         if let Some(seen) = &mut self.seen
             && seen.push(Some(&fingerprint)).is_err()
@@ -292,6 +297,42 @@ impl<'a> Builder<'a> {
         }
         leaf.entries.push(entry);
         Ok(())
+    }
+
+    /// Reads a further name of a file that turned out not to be under its first one any more.
+    fn complete_link(
+        &mut self,
+        pool: &mut Pool,
+        totals: &mut Totals,
+        large: &mut LargeFiles<'a>,
+        new: &mut NewEntry<'a>,
+    ) -> Result<Completed> {
+        let Kind::HardLink { path: first } = &mut new.entry.kind else {
+            return Ok(Completed::Elsewhere);
+        };
+        match self.moved.get(first) {
+            None => return Ok(Completed::Elsewhere),
+            Some(Some((path, node))) if node.is_same_node(&new.fingerprint) => {
+                first.clone_from(path);
+                return Ok(Completed::Elsewhere);
+            }
+            Some(_) => {}
+        }
+        let Some(file) = large.read(pool, totals, &new.entry.path, None)? else {
+            return Ok(Completed::Gone);
+        };
+        let found = Fingerprint::of(&file.stat);
+        if found.is_same_node(&new.fingerprint) {
+            let here = Some((new.entry.path.clone(), found));
+            self.moved.insert(std::mem::take(first), here);
+        }
+        new.entry.kind = Kind::File {
+            size_bytes: 0,
+            content: Content::Bundled(Class::Ordinary),
+        };
+        enter(new, &file.stat, file.xattrs);
+        new.content = NewContent::Stream(Box::new(file.stream));
+        Ok(Completed::Elsewhere)
     }
 
     fn push_node(

@@ -44,8 +44,9 @@ pub(super) struct Scan<'s, 'a> {
     pub builder: &'s mut Builder<'a>,
     pub large: &'s mut LargeFiles<'a>,
     pub secrets: &'s Rules,
-    /// First path of each file with several names, by device and inode.
-    pub links: HashMap<(u64, u64), Vec<u8>>,
+    /// First path of each file with several names and what it looked like there, by device and
+    /// inode.
+    pub links: HashMap<(u64, u64), (Vec<u8>, Fingerprint)>,
 }
 
 impl<'a> Scan<'_, 'a> {
@@ -152,11 +153,14 @@ impl<'a> Scan<'_, 'a> {
             },
             files::Kind::File => {
                 if stat.links > 1 {
-                    let first = self.links.entry((stat.device, stat.inode));
-                    let first = first.or_insert_with(|| path.clone());
-                    if first != path {
-                        let first = first.clone();
-                        return complete(Kind::HardLink { path: first });
+                    let (node, looks) = ((stat.device, stat.inode), Fingerprint::of(stat));
+                    match self.links.get(&node) {
+                        Some((first, then)) if *then == looks => {
+                            let path = first.clone();
+                            return complete(Kind::HardLink { path });
+                        }
+                        // Touched since, it may be another file that got the same number.
+                        _ => drop(self.links.insert(node, (path.clone(), looks))),
                     }
                 }
                 Ok(self.file(item, old, same, attributes))
@@ -215,9 +219,17 @@ impl<'a> Scan<'_, 'a> {
         }
         // Secrets are never a prefix of other data, nor other data of them.
         let base = old_stream.filter(|_| !is_secret);
+        let node = (stat.device, stat.inode);
         let Some(file) = self.large.read(self.pool, self.totals, path, base)? else {
+            // The next name of the file has to stand for it.
+            self.links.remove(&node);
             return Ok(None);
         };
+        if (file.stat.device, file.stat.inode) != node {
+            self.links.remove(&node);
+        } else if let Some((_, looks)) = self.links.get_mut(&node) {
+            *looks = Fingerprint::of(&file.stat);
+        }
         // A placeholder until the last chunk is stored; the builder enters the real one.
         let kind = Kind::File {
             size_bytes,

@@ -52,6 +52,11 @@ impl Fingerprint {
         }
     }
 
+    /// Returns whether both are of one node, whatever happened to it between.
+    pub(super) fn is_same_node(&self, other: &Fingerprint) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// Returns whether the node could change after a scan that began then and keep its times.
     fn is_racy(&self, scan: Timestamp) -> bool {
         let newest = self.modified.max(self.changed);
