@@ -208,6 +208,34 @@ fn a_panic_in_any_thread_ends_the_backup() {
 }
 
 #[test]
+fn everything_below_a_secret_directory_is_secret() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("private/deep")).unwrap();
+    fs::write(dir.path().join("private/deep/key"), "k").unwrap();
+    fs::write(dir.path().join("private.txt"), "public").unwrap();
+    let (_, repo) = memory_repo();
+    for pattern in ["private/", "private", "/private/"] {
+        let options = BackupOptions {
+            secrets: vec![pattern.to_string()],
+            ..support::options(dir.path())
+        };
+
+        let report = backup::backup(&support::context(), &repo, &options).unwrap();
+
+        let state = repo.read_state(&support::context()).unwrap();
+        let chunks = Chunks::open(&repo, &state.packs).unwrap();
+        let mut leaves = Leaves::begin(&chunks, &report.manifest.tree);
+        let at = leaves.next(&mut Default::default()).unwrap().unwrap();
+        let of = |path: &[u8]| {
+            let entry = at.leaf.entries.iter().find(|entry| entry.path == path);
+            entry.unwrap().class()
+        };
+        assert_eq!(of(b"private/deep/key"), Some(Class::Secret), "{pattern}");
+        assert_eq!(of(b"private.txt"), Some(Class::Ordinary), "{pattern}");
+    }
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let (dir, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::write(dir.path().join("f"), Seeded::new(9).bytes(20 << 20)).unwrap();

@@ -66,7 +66,7 @@ pub struct BackupOptions {
     pub host: String,
     /// Patterns of what is left out.
     pub exclude: Vec<String>,
-    /// Patterns of files that are never compressed together with others.
+    /// Patterns of files and directories whose content is never compressed together with others.
     pub secrets: Vec<String>,
     /// Whether to stay on the file system of the root.
     pub one_file_system: bool,

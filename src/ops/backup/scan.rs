@@ -176,7 +176,7 @@ impl<'a> Scan<'_, 'a> {
         attributes: Arc<Attributes>,
     ) -> Made<'a> {
         let (path, stat, size_bytes) = (&item.path, item.stat, item.stat.size_bytes);
-        let is_secret = self.secrets.exclude(path, files::Kind::File);
+        let is_secret = is_secret(self.secrets, path);
         if size_bytes <= SMALL_FILE_BYTES_MAX {
             let class = if is_secret {
                 Class::Secret
@@ -275,6 +275,13 @@ fn looks_same(old: &Entry, stat: &Stat) -> bool {
     same_kind(&old.kind, stat.kind)
         && old.modified == file_time(stat)
         && size_bytes == stat.size_bytes
+}
+
+/// Returns whether a pattern names the file or a directory it lies in.
+fn is_secret(secrets: &Rules, path: &[u8]) -> bool {
+    let mut ends = (0..path.len()).filter(|&end| path[end] == b'/');
+    let mut lies_in = || ends.any(|end| secrets.exclude(&path[..end], files::Kind::Directory));
+    !secrets.is_empty() && (secrets.exclude(path, files::Kind::File) || lies_in())
 }
 
 fn same_kind(old: &Kind, new: files::Kind) -> bool {

@@ -45,9 +45,14 @@ impl Rules {
         Ok(Rules { globs, effects })
     }
 
+    /// Returns true if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+
     /// Returns true if the path, relative to the root, is left out.
     pub fn exclude(&self, path: &[u8], kind: Kind) -> bool {
-        if self.effects.is_empty() {
+        if self.is_empty() {
             return false;
         }
         let matches = self.globs.matches_candidate(&Candidate::from_bytes(path));
