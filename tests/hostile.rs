@@ -130,6 +130,26 @@ fn names_of_a_file_whose_first_name_was_replaced_keep_its_content() {
     assert_holds_what_is_there(&repo, &report, dir.path());
 }
 
+/// Files of the kernel say they are 4096 bytes long, and are not.
+#[test]
+fn a_file_that_is_shorter_than_it_says_reads_back_after_an_unchanged_backup() {
+    let path = Path::new("/sys/kernel/fscaps");
+    let Ok(content) = fs::read(path) else {
+        eprintln!("skipped: there is no such file here");
+        return;
+    };
+    let cache = TempDir::new().unwrap();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = support::create(store, true, Some(cache.path()));
+    for _ in 0..3 {
+        let id = support::backup(&repo, path).unwrap().snapshot.unwrap();
+
+        let found = support::model_in(&repo, &id).unwrap();
+
+        assert_eq!(found[&b"fscaps"[..]].2, content);
+    }
+}
+
 /// An interrupted backup, others who go on meanwhile, and the memory of the log that moves on.
 #[test]
 fn an_interrupted_backup_that_was_overtaken_stores_anew_and_succeeds() {

@@ -89,6 +89,7 @@ impl<'a> Scan<'_, 'a> {
             old.fingerprint == Some(fingerprint)
                 && same_kind(&old.entry.kind, item.stat.kind)
                 && old.entry.modified == file_time(&item.stat)
+                && has_size(&old.entry.kind, item.stat.size_bytes)
         });
         let made = match self.make(&item, old.as_ref(), same) {
             Ok(made) => made?,
@@ -282,6 +283,14 @@ fn is_secret(secrets: &Rules, path: &[u8]) -> bool {
     let mut ends = (0..path.len()).filter(|&end| path[end] == b'/');
     let mut lies_in = || ends.any(|end| secrets.exclude(&path[..end], files::Kind::Directory));
     !secrets.is_empty() && (secrets.exclude(path, files::Kind::File) || lies_in())
+}
+
+/// Some files, the kernel's for example, say another length than they have when they are read.
+fn has_size(old: &Kind, now: u64) -> bool {
+    match old {
+        Kind::File { size_bytes, .. } => *size_bytes == now,
+        _ => true,
+    }
 }
 
 fn same_kind(old: &Kind, new: files::Kind) -> bool {
