@@ -130,6 +130,23 @@ fn names_of_a_file_whose_first_name_was_replaced_keep_its_content() {
     assert_holds_what_is_there(&repo, &report, dir.path());
 }
 
+#[test]
+fn files_that_grow_before_they_are_read_do_not_burst_their_bundle() {
+    let dir = TempDir::new().unwrap();
+    let names: Vec<_> = (0..300).map(|i| dir.path().join(format!("f{i}"))).collect();
+    names.iter().for_each(|name| fs::write(name, "").unwrap());
+    fs::write(dir.path().join("z"), vec![1; 100_000]).unwrap();
+    let (_, repo) = memory_repo();
+
+    let report = backup_while(&repo, dir.path(), move || {
+        for (i, name) in names.iter().enumerate() {
+            fs::write(name, Seeded::new(i as u64).bytes(65_536)).unwrap();
+        }
+    });
+
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
 /// Files of the kernel say they are 4096 bytes long, and are not.
 #[test]
 fn a_file_that_is_shorter_than_it_says_reads_back_after_an_unchanged_backup() {

@@ -23,6 +23,9 @@ use std::ops::Range;
 /// A bundle ends before a name whose hash has these bits zero.
 const NAME_MASK: u64 = 0x1f << 32;
 
+/// A bundle whose files grew since they were listed takes no more of them beyond this.
+const GROWN_BYTES_MAX: u64 = 4 * BUNDLE_BYTES_MAX;
+
 /// Where the content of an unchanged file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OldPlace {
@@ -184,14 +187,12 @@ pub(super) fn run(
                 path
             }
         };
-        let before = plain.len();
-        files.push(Some(read::small_file(
-            tree,
-            &path,
-            SMALL_FILE_BYTES_MAX,
-            &mut plain,
-        )));
-        read_bytes += (plain.len() - before) as u64;
+        let before = plain.len() as u64;
+        let room = GROWN_BYTES_MAX.saturating_sub(before);
+        let limit_bytes = SMALL_FILE_BYTES_MAX.min(room);
+        let file = read::small_file(tree, &path, limit_bytes, &mut plain);
+        files.push(Some(file));
+        read_bytes += plain.len() as u64 - before;
     }
     // Secrets are never compressed together with other data, an older version included.
     let base = job.old.filter(|_| job.class == Class::Ordinary);

@@ -86,10 +86,7 @@ impl<'a> Scan<'_, 'a> {
         let fingerprint = Fingerprint::of(&item.stat);
         // Status changes move the change time, so equal fingerprints mean equal attributes too.
         let same = old.as_ref().is_some_and(|old| {
-            old.fingerprint == Some(fingerprint)
-                && same_kind(&old.entry.kind, item.stat.kind)
-                && old.entry.modified == file_time(&item.stat)
-                && has_size(&old.entry.kind, item.stat.size_bytes)
+            old.fingerprint == Some(fingerprint) && looks_same(&old.entry, &item.stat)
         });
         let made = match self.make(&item, old.as_ref(), same) {
             Ok(made) => made?,
@@ -269,13 +266,9 @@ pub(super) fn file_time(stat: &Stat) -> FileTime {
 
 /// Whether a person would call it unchanged. It may have been read all the same, in doubt.
 fn looks_same(old: &Entry, stat: &Stat) -> bool {
-    let size_bytes = match old.kind {
-        Kind::File { size_bytes, .. } => size_bytes,
-        _ => stat.size_bytes,
-    };
     same_kind(&old.kind, stat.kind)
         && old.modified == file_time(stat)
-        && size_bytes == stat.size_bytes
+        && has_size(&old.kind, stat.size_bytes)
 }
 
 /// Returns whether a pattern names the file or a directory it lies in.
