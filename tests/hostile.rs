@@ -2,12 +2,12 @@
 
 use crate::support;
 use crate::support::Seeded;
+use statekeep::chunker::NameHasher;
 use statekeep::context::Context;
 use statekeep::context::Event;
 use statekeep::context::Progress;
 use statekeep::context::Random;
 use statekeep::error::Result;
-use statekeep::format::manifest::Manifest;
 use statekeep::format::tree::Class;
 use statekeep::ops::backup;
 use statekeep::ops::backup::BackupOptions;
@@ -145,6 +145,69 @@ fn files_that_grow_before_they_are_read_do_not_burst_their_bundle() {
     });
 
     assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
+/// Returns names that end no leaf, so that what they stand for ends up in one.
+fn names_of_one_leaf(repo: &Repo, count: usize) -> Vec<String> {
+    let hasher = NameHasher::new(repo.secrets().cut_key());
+    let names = (0..).map(|i: u64| i.to_string());
+    let is_cut = |name: &String| hasher.hash(name.as_bytes()) & 0x1ff == 0;
+    names.filter(|name| !is_cut(name)).take(count).collect()
+}
+
+#[test]
+fn long_targets_of_many_links_do_not_burst_a_leaf() {
+    let dir = TempDir::new().unwrap();
+    let (_, repo) = memory_repo();
+    for name in names_of_one_leaf(&repo, 4500) {
+        let target = format!("{name}/{}", "x".repeat(4000));
+        symlink(target, dir.path().join(name)).unwrap();
+    }
+
+    let report = support::backup(&repo, dir.path()).unwrap();
+
+    assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
+#[test]
+fn large_extended_attributes_of_many_files_do_not_burst_a_leaf() {
+    let dir = TempDir::new().unwrap();
+    let (_, repo) = memory_repo();
+    let names = names_of_one_leaf(&repo, 4500);
+    let value_of = |name: &str| Seeded::new(name.parse().unwrap()).bytes(3900);
+    for name in &names {
+        let path = dir.path().join(name);
+        fs::write(&path, name).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(&path, "user.large", &value_of(name), flags).is_err() {
+            eprintln!("skipped: no large extended attributes here");
+            return;
+        }
+    }
+
+    // Twice: what was taken from its bundle must be found again.
+    for _ in 0..2 {
+        let report = support::backup(&repo, dir.path()).unwrap();
+
+        assert_holds_what_is_there(&repo, &report, dir.path());
+        let state = repo.read_state(&support::context()).unwrap();
+        let chunks = Chunks::open(&repo, &state.packs).unwrap();
+        let mut leaves = Leaves::begin(&chunks, &report.manifest.tree);
+        let mut count = 0;
+        while let Some(at) = leaves.next(&mut Default::default()).unwrap() {
+            for entry in at
+                .leaf
+                .entries
+                .iter()
+                .filter(|entry| !entry.path.is_empty())
+            {
+                let value = value_of(&String::from_utf8_lossy(&entry.path));
+                assert!(entry.attributes.xattrs == [(b"user.large".to_vec(), value)]);
+                count += 1;
+            }
+        }
+        assert_eq!(count, names.len());
+    }
 }
 
 /// Files of the kernel say they are 4096 bytes long, and are not.

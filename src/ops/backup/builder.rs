@@ -6,7 +6,6 @@
 use crate::chunker::NameHasher;
 use crate::error::Result;
 use crate::format::pack::ChunkKind;
-use crate::format::tree::Attributes;
 use crate::format::tree::Bundle;
 use crate::format::tree::Class;
 use crate::format::tree::Content;
@@ -21,29 +20,27 @@ use crate::ops::backup::Totals;
 use crate::ops::backup::bundle;
 use crate::ops::backup::bundle::OldPlace;
 use crate::ops::backup::bundle::SmallItem;
+use crate::ops::backup::complete;
+use crate::ops::backup::complete::Completed;
 use crate::ops::backup::large::LargeFiles;
 use crate::ops::backup::parent::Parent;
 use crate::ops::backup::pool::Job;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::pool::Ticket;
-use crate::ops::backup::read::SmallFile;
 use crate::ops::backup::seen::Fingerprint;
 use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::stream::PendingStream;
-use crate::source::files::Problem;
-use crate::source::files::Stat;
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 /// A leaf ends before a name whose hash has these bits zero.
 const LEAF_MASK: u64 = 0x1ff;
+/// A leaf that turns out to be this much longer than it should is divided, wherever it may be.
+const LEAF_BYTES_HEAVY: usize = 4 << 20;
 /// An inner node ends before a leaf whose first name has these bits zero too.
 const INNER_MASK: u64 = 0x7f << 16;
 const INNER_CHILDREN_MIN: usize = 16;
 const INNER_CHILDREN_MAX: usize = 1024;
-/// Extended attributes of one leaf are no longer: it must fit a chunk.
-const XATTR_BYTES_MAX: usize = 8 << 20;
 /// Leaves that may wait for contents before the scan waits for the first of them.
 const LEAVES_AHEAD_MAX: usize = 4;
 
@@ -78,7 +75,8 @@ pub(super) enum NewContent<'a> {
 }
 
 struct PendingLeaf<'a> {
-    entries: Vec<NewEntry<'a>>,
+    /// `None` for what is gone.
+    entries: Vec<Option<NewEntry<'a>>>,
     bundles: Vec<PendingBundle>,
 }
 
@@ -147,12 +145,7 @@ impl<'a> Builder<'a> {
                 unchanged: *unchanged,
             });
         }
-        // About what the row takes; the exact length is not needed to cut where names say so.
-        let xattrs = new.entry.attributes.xattrs.iter();
-        let xattr_bytes: usize = xattrs
-            .map(|(name, value)| name.len() + value.len() + 4)
-            .sum();
-        self.row_bytes += new.entry.path.len() / 2 + 24 + xattr_bytes;
+        self.row_bytes += complete::row_bytes(&new.entry);
         self.entries.push(new);
         Ok(())
     }
@@ -160,6 +153,7 @@ impl<'a> Builder<'a> {
     fn end_leaf(&mut self, pool: &mut Pool) -> Result<()> {
         self.row_bytes = 0;
         let entries = std::mem::take(&mut self.entries);
+        let entries = entries.into_iter().map(Some).collect();
         let mut bundles = Vec::new();
         for group in bundle::group(std::mem::take(&mut self.small)) {
             bundles.push(match bundle::reusable(&group) {
@@ -200,16 +194,50 @@ impl<'a> Builder<'a> {
         large: &mut LargeFiles<'a>,
         pending: PendingLeaf<'a>,
     ) -> Result<()> {
-        let PendingLeaf {
-            mut entries,
-            bundles,
-        } = pending;
-        let mut leaf = Leaf::default();
-        let mut is_gone = vec![false; entries.len()];
-        for bundle in bundles {
+        let mut entries = pending.entries;
+        let mut leaf = Leaf {
+            bundles: self.complete_bundles(pool, totals, large, &mut entries, pending.bundles)?,
+            entries: Vec::new(),
+        };
+        let weigh = |entries: &[Option<NewEntry<'_>>]| {
+            complete::weights(entries.iter().flatten().map(|new| &new.entry))
+        };
+        let mut weights = weigh(&entries);
+        if weights.iter().sum::<usize>() > LEAF_BYTES_HEAVY {
+            // It must be divided, and bundles cannot be: each file stands alone.
+            leaf.bundles.clear();
+            for slot in &mut entries {
+                self.take_from_bundle(pool, totals, large, slot)?;
+            }
+            weights = weigh(&entries);
+        }
+        let mut bytes = 0;
+        for (new, weight) in entries.into_iter().flatten().zip(weights) {
+            bytes += weight;
+            if bytes > LEAF_BYTES_HEAVY {
+                self.store_leaf(pool, totals, parent, std::mem::take(&mut leaf))?;
+                bytes = weight;
+            }
+            self.complete_entry(pool, totals, large, &mut leaf, new)?;
+        }
+        self.store_leaf(pool, totals, parent, leaf)
+    }
+
+    /// Waits for the bundles of a leaf and enters what the files were. Those that are gone are
+    /// taken out.
+    fn complete_bundles(
+        &mut self,
+        pool: &mut Pool,
+        totals: &mut Totals,
+        large: &mut LargeFiles<'a>,
+        entries: &mut [Option<NewEntry<'a>>],
+        pending: Vec<PendingBundle>,
+    ) -> Result<Vec<Bundle>> {
+        let mut bundles = Vec::new();
+        for bundle in pending {
             let (ticket, members, class) = match bundle {
                 PendingBundle::Reused(bundle) => {
-                    leaf.bundles.push(bundle);
+                    bundles.push(bundle);
                     continue;
                 }
                 PendingBundle::Made {
@@ -223,34 +251,64 @@ impl<'a> Builder<'a> {
             totals.figures.read_bytes += done.read_bytes;
             let mut files = 0;
             for (&member, file) in members.iter().zip(done.files) {
-                let new = &mut entries[member];
-                let scanned = new.fingerprint;
-                let completed = complete_small(pool, totals, large, new, file)?;
-                if !scanned.is_same_node(&new.fingerprint) {
-                    self.moved.insert(new.entry.path.clone(), None);
-                }
-                match completed {
-                    Completed::InBundle => files += 1,
-                    Completed::Elsewhere => {}
-                    Completed::Gone => is_gone[member] = true,
+                let complete = |new: &mut _| complete::small(pool, totals, large, new, file);
+                if let Completed::InBundle = self.complete_file(&mut entries[member], complete)? {
+                    files += 1;
                 }
             }
             if files > 0 {
-                leaf.bundles.push(Bundle {
+                bundles.push(Bundle {
                     id: done.id,
                     files,
                     class,
                 });
             }
         }
-        let mut xattr_bytes = 0;
-        for (mut new, is_gone) in entries.into_iter().zip(is_gone) {
-            bound_xattrs(totals, &mut new.entry, &mut xattr_bytes);
-            match is_gone {
-                true => drop(self.moved.insert(new.entry.path, None)),
-                false => self.complete_entry(pool, totals, large, &mut leaf, new)?,
-            }
+        Ok(bundles)
+    }
+
+    fn take_from_bundle(
+        &mut self,
+        pool: &mut Pool,
+        totals: &mut Totals,
+        large: &mut LargeFiles<'a>,
+        slot: &mut Option<NewEntry<'a>>,
+    ) -> Result<()> {
+        let is_small = |new: &NewEntry<'_>| matches!(new.content, NewContent::Small { .. });
+        if slot.as_ref().is_some_and(is_small) {
+            self.complete_file(slot, |new| complete::stream(pool, totals, large, new))?;
         }
+        Ok(())
+    }
+
+    /// Completes a file by reading it, and notes if it was not the one that the scan saw there.
+    fn complete_file(
+        &mut self,
+        slot: &mut Option<NewEntry<'a>>,
+        complete: impl FnOnce(&mut NewEntry<'a>) -> Result<Completed>,
+    ) -> Result<Completed> {
+        let Some(new) = slot else {
+            return Ok(Completed::Gone);
+        };
+        let scanned = new.fingerprint;
+        let completed = complete(new)?;
+        let is_gone = matches!(completed, Completed::Gone);
+        if is_gone || !scanned.is_same_node(&new.fingerprint) {
+            self.moved.insert(new.entry.path.clone(), None);
+        }
+        if is_gone {
+            *slot = None;
+        }
+        Ok(completed)
+    }
+
+    fn store_leaf(
+        &mut self,
+        pool: &mut Pool,
+        totals: &mut Totals,
+        parent: &mut Parent<'_>,
+        leaf: Leaf,
+    ) -> Result<()> {
         let Some(first) = leaf.entries.first() else {
             return Ok(());
         };
@@ -318,21 +376,14 @@ impl<'a> Builder<'a> {
             }
             Some(_) => {}
         }
-        let Some(file) = large.read(pool, totals, &new.entry.path, None)? else {
-            return Ok(Completed::Gone);
-        };
-        let found = Fingerprint::of(&file.stat);
-        if found.is_same_node(&new.fingerprint) {
-            let here = Some((new.entry.path.clone(), found));
-            self.moved.insert(std::mem::take(first), here);
+        let first = std::mem::take(first);
+        let scanned = new.fingerprint;
+        let completed = complete::stream(pool, totals, large, new)?;
+        if matches!(completed, Completed::Elsewhere) && scanned.is_same_node(&new.fingerprint) {
+            let here = Some((new.entry.path.clone(), scanned));
+            self.moved.insert(first, here);
         }
-        new.entry.kind = Kind::File {
-            size_bytes: 0,
-            content: Content::Bundled(Class::Ordinary),
-        };
-        enter(new, &file.stat, file.xattrs);
-        new.content = NewContent::Stream(Box::new(file.stream));
-        Ok(Completed::Elsewhere)
+        Ok(completed)
     }
 
     fn push_node(
@@ -423,88 +474,4 @@ impl<'a> Builder<'a> {
             level += 1;
         }
     }
-}
-
-/// Leaves out extended attributes that would make the leaf longer than a chunk may be.
-fn bound_xattrs(totals: &mut Totals, entry: &mut Entry, xattr_bytes: &mut usize) {
-    let xattrs = entry.attributes.xattrs.iter();
-    *xattr_bytes += xattrs
-        .map(|(name, value)| name.len() + value.len())
-        .sum::<usize>();
-    if *xattr_bytes <= XATTR_BYTES_MAX || entry.attributes.xattrs.is_empty() {
-        return;
-    }
-    totals.warnings.push(Problem {
-        path: entry.path.clone(),
-        code: "xattr",
-        message: "its extended attributes are left out: there are too many around here".into(),
-    });
-    let xattrs = Vec::new();
-    entry.attributes = Arc::new(Attributes {
-        xattrs,
-        ..*entry.attributes
-    });
-}
-
-enum Completed {
-    InBundle,
-    Elsewhere,
-    Gone,
-}
-
-/// Enters what a small file was when it was read.
-fn complete_small<'a>(
-    pool: &mut Pool,
-    totals: &mut Totals,
-    large: &mut LargeFiles<'a>,
-    new: &mut NewEntry<'a>,
-    file: Option<SmallFile>,
-) -> Result<Completed> {
-    match file {
-        None => Ok(Completed::InBundle),
-        Some(SmallFile::Read {
-            stat,
-            xattrs,
-            size_bytes,
-            problem,
-        }) => {
-            totals.warnings.extend(problem);
-            enter(new, &stat, xattrs);
-            if let Kind::File {
-                size_bytes: entered,
-                ..
-            } = &mut new.entry.kind
-            {
-                *entered = size_bytes;
-            }
-            Ok(Completed::InBundle)
-        }
-        Some(SmallFile::Grown) => match large.read(pool, totals, &new.entry.path, None)? {
-            Some(file) => {
-                enter(new, &file.stat, file.xattrs);
-                new.content = NewContent::Stream(Box::new(file.stream));
-                Ok(Completed::Elsewhere)
-            }
-            None => Ok(Completed::Gone),
-        },
-        Some(SmallFile::Failed(problem)) => {
-            totals.warnings.push(problem);
-            Ok(Completed::Gone)
-        }
-    }
-}
-
-fn enter(new: &mut NewEntry<'_>, stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>) {
-    let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
-    let attributes = Attributes {
-        mode,
-        uid,
-        gid,
-        xattrs,
-    };
-    if *new.entry.attributes != attributes {
-        new.entry.attributes = Arc::new(attributes);
-    }
-    new.entry.modified = crate::ops::backup::scan::file_time(stat);
-    new.fingerprint = Fingerprint::of(stat);
 }

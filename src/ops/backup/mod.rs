@@ -11,6 +11,7 @@
 
 mod builder;
 mod bundle;
+mod complete;
 mod large;
 mod parent;
 mod pool;
