@@ -266,6 +266,35 @@ fn an_interrupted_backup_that_was_overtaken_stores_anew_and_succeeds() {
     );
 }
 
+/// What the backup itself found unreadable must not be named again as if it were there.
+#[test]
+fn a_damaged_tree_node_is_stored_again() {
+    let (dir, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for i in 0..50 {
+        fs::write(dir.path().join(format!("f{i}")), Seeded::new(i).text(500)).unwrap();
+    }
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let repo = support::create(Arc::clone(&store), true, Some(cache.path()));
+    let first = support::backup(&repo, dir.path()).unwrap();
+    let state = repo.read_state(&support::context()).unwrap();
+    let chunks = Chunks::open(&repo, &state.packs).unwrap();
+    let record = chunks.find(&first.manifest.tree.id)[0];
+    let key = Key::pack(&record.pack);
+    let mut object = store.get(&key).unwrap().unwrap();
+    object[64 + record.offset as usize] ^= 1;
+    store.delete(&key).unwrap();
+    store.put_new(&key, &object).unwrap();
+    let repo = support::open(store, Some(cache.path())).unwrap();
+    assert!(support::model_in(&repo, &first.snapshot.unwrap()).is_err());
+
+    for _ in 0..2 {
+        // All of it lies in one segment, so no byte of the old pack can be read any more.
+        let healed = support::backup(&repo, dir.path()).unwrap();
+
+        assert_holds_what_is_there(&repo, &healed, dir.path());
+    }
+}
+
 struct PanicsElsewhere(ThreadId);
 
 impl Random for PanicsElsewhere {

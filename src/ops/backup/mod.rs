@@ -39,6 +39,7 @@ use crate::format::tree::Kind;
 use crate::id::PackId;
 use crate::id::SnapshotId;
 use crate::ops::backup::builder::Known;
+use crate::ops::backup::run::Base;
 use crate::ops::backup::run::Run;
 use crate::ops::backup::source::Source;
 use crate::ops::backup::unfinished::Unfinished;
@@ -135,17 +136,22 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
     let started_at = cx.clock.now();
     let mut state = repo.read_state(cx)?;
     let mut own = Unfinished::begin(cx, repo, &state)?;
+    let mut suspect_packs = BTreeSet::new();
     for _ in 0..ATTEMPTS_MAX {
         let parent = newest_of_series(&state, options, &source);
-        let mut run = run::run(
-            cx,
-            repo,
-            options,
-            &source,
-            &state,
-            parent.as_ref(),
-            &mut own,
-        )?;
+        let base = Base {
+            state: &state,
+            parent: parent.as_ref(),
+            suspect_packs: &suspect_packs,
+        };
+        let mut run = run::run(cx, repo, options, &source, base, &mut own)?;
+        if !run.suspect_packs.is_empty() {
+            // What the parent lost must not be named again as if it were there: read everything,
+            // and store again what lay in these packs. They may also just have been dropped.
+            suspect_packs.append(&mut run.suspect_packs);
+            state = repo.read_state(cx)?;
+            continue;
+        }
         let manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
         let warnings = std::mem::take(&mut run.totals.warnings);
         if options.dry_run {

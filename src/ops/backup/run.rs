@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub tree: TreeRoot,
     pub totals: Totals,
     pub relied_packs: BTreeSet<PackId>,
+    /// Packs that turned out to be damaged: nothing of this run may be committed.
+    pub suspect_packs: BTreeSet<PackId>,
     seen: Option<SeenWriter>,
     scan_began: Timestamp,
 }
@@ -58,26 +60,26 @@ impl Run {
     }
 }
 
+/// What a scan starts from.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'a> {
+    pub state: &'a State,
+    pub parent: Option<&'a (SnapshotId, Manifest)>,
+    /// Packs that are known to be damaged: as good as absent.
+    pub suspect_packs: &'a BTreeSet<PackId>,
+}
+
 /// Scans the source and stores what is new.
 pub(super) fn run(
     cx: &Context,
     repo: &Repo,
     options: &BackupOptions,
     source: &Source,
-    state: &State,
-    parent: Option<&(SnapshotId, Manifest)>,
+    base: Base<'_>,
     own: &mut Unfinished,
 ) -> Result<Run> {
-    let mut packs = state.packs.clone();
-    packs.extend(own.packs());
-    let chunks = Chunks::open(repo, &packs)?;
-    let unreadable = chunks.unreadable_packs();
-    let trust = if unreadable.is_empty() {
-        Trust::Parent
-    } else {
-        Trust::Nothing
-    };
-    unreadable.iter().for_each(|(pack, _)| own.remove(pack));
+    let parent = base.parent;
+    let (chunks, trust) = open_chunks(repo, base, own)?;
     let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(1);
     let hand_over = |pack| finished.send(pack).map_err(|_| stopped());
     let discard = |_| Ok(());
@@ -133,10 +135,32 @@ pub(super) fn run(
         let mut run = scanned?;
         worked?;
         run.relied_packs = relied_packs;
+        run.suspect_packs = chunks.suspect_packs();
         Ok(run)
     });
     chunks.save_index();
     result
+}
+
+/// Opens the chunks a scan may build on, and says how far the parent can be trusted.
+fn open_chunks<'r>(
+    repo: &'r Repo,
+    base: Base<'_>,
+    own: &mut Unfinished,
+) -> Result<(Chunks<'r>, Trust)> {
+    let suspect = base.suspect_packs;
+    suspect.iter().for_each(|pack| own.remove(pack));
+    let mut packs = base.state.packs.clone();
+    packs.extend(own.packs());
+    packs.retain(|pack, _| !suspect.contains(pack));
+    let chunks = Chunks::open(repo, &packs)?;
+    let unreadable = chunks.unreadable_packs();
+    unreadable.iter().for_each(|(pack, _)| own.remove(pack));
+    let trust = match unreadable.is_empty() && suspect.is_empty() {
+        true => Trust::Parent,
+        false => Trust::Nothing,
+    };
+    Ok((chunks, trust))
 }
 
 fn scan(
@@ -190,6 +214,7 @@ fn scan(
         tree,
         totals,
         relied_packs: BTreeSet::new(),
+        suspect_packs: BTreeSet::new(),
         seen,
         scan_began,
     })

@@ -17,6 +17,7 @@ use crate::repo::chunks::damaged;
 use crate::repo::chunks::encoding;
 use crate::repo::index::Record;
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 /// Records that reading one chunk may decode. A chain has 64; several bases of several bases could
 /// otherwise take for ever. Format: a writer stays below.
@@ -64,14 +65,20 @@ impl Chunks<'_> {
 
     /// Reads a chunk.
     pub fn read(&self, scratch: &mut Scratch, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        match self.read_indexed(scratch, kind, id) {
+        scratch.failed.clear();
+        let read = match self.read_indexed(scratch, kind, id) {
             // The index is a cache: what it lacks is asked of the packs themselves, once.
             Err(Error::Missing { .. } | Error::Corrupt { .. }) if self.index.is_damaged() => {
                 self.load_missing_tables()?;
                 self.read_indexed(scratch, kind, id)
             }
             result => result,
+        };
+        if let Err(Error::Missing { .. } | Error::Corrupt { .. }) = &read {
+            let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
+            suspect.append(&mut scratch.failed);
         }
+        read
     }
 
     fn read_indexed(
@@ -225,6 +232,9 @@ impl Chunks<'_> {
             decoded.map_err(|error| damaged(&record.pack, &format!("chunk {}: {error}", record.id)))
         });
         scratch.stored = stored;
+        if done.is_err() {
+            scratch.failed.insert(record.pack);
+        }
         done.map(|()| plain)
     }
 }

@@ -43,6 +43,8 @@ pub struct Chunks<'r> {
     segments: SegmentCache,
     /// Packs whose table cannot be read, and why.
     unreadable: Mutex<BTreeMap<PackId, Error>>,
+    /// Packs because of which a chunk could not be read.
+    suspect: Mutex<BTreeSet<PackId>>,
 }
 
 #[derive(Clone)]
@@ -59,6 +61,8 @@ pub struct Scratch {
     spare: Vec<Vec<u8>>,
     /// Packs that records were read from since somebody cleared it.
     pub touched: BTreeSet<PackId>,
+    /// Packs of records that did not decode.
+    failed: BTreeSet<PackId>,
 }
 
 impl<'r> Chunks<'r> {
@@ -82,6 +86,7 @@ impl<'r> Chunks<'r> {
             packs: RwLock::new(packs.iter().map(entry).collect()),
             segments: SegmentCache::default(),
             unreadable: Mutex::default(),
+            suspect: Mutex::default(),
         };
         chunks.load_missing_tables()?;
         Ok(chunks)
@@ -128,6 +133,12 @@ impl<'r> Chunks<'r> {
             .iter()
             .map(|(pack, error)| (*pack, error.to_string()))
             .collect()
+    }
+
+    /// Returns the packs because of which a chunk could not be read from any of its records.
+    pub fn suspect_packs(&self) -> BTreeSet<PackId> {
+        let suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
+        suspect.clone()
     }
 
     fn lock_unreadable(&self) -> MutexGuard<'_, BTreeMap<PackId, Error>> {
