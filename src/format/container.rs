@@ -202,6 +202,17 @@ impl Sealer {
         salt: [u8; SALT_BYTES],
         expected_bytes: u64,
     ) -> Sealer {
+        let sealed = Vec::with_capacity(stored_bytes(expected_bytes) as usize);
+        Sealer::begin_in(keys, kind, salt, sealed)
+    }
+
+    /// Begins an object in the room of one that is not needed any more.
+    pub fn begin_in(
+        keys: &DataKeys,
+        kind: ObjectKind,
+        salt: [u8; SALT_BYTES],
+        mut sealed: Vec<u8>,
+    ) -> Sealer {
         let header = Header {
             kind,
             suite: keys.suite,
@@ -212,7 +223,7 @@ impl Sealer {
             .segment_key(&header)
             .expect("invariant: the newest key seals");
         let header = header.encode();
-        let mut sealed = Vec::with_capacity(stored_bytes(expected_bytes) as usize);
+        sealed.clear();
         sealed.extend_from_slice(&header);
         Sealer {
             key,

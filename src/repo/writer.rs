@@ -70,6 +70,8 @@ pub struct Writer<'c, 'r> {
     open: Mutex<Option<OpenPack>>,
     /// Chunks of this run whose pack is not in the index yet.
     claimed: Mutex<HashSet<ChunkId>>,
+    /// Room for packs, used again: as long as they are, they would scatter through the heap.
+    spare: Mutex<Vec<Vec<u8>>>,
     finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
     trust: Trust,
 }
@@ -132,12 +134,12 @@ impl<'c, 'r> Writer<'c, 'r> {
         finished: &'c (dyn Fn(FinishedPack) -> Result<()> + Sync),
         trust: Trust,
     ) -> Writer<'c, 'r> {
-        let (open, claimed) = (Mutex::new(None), Mutex::new(HashSet::new()));
         Writer {
             cx,
             chunks,
-            open,
-            claimed,
+            open: Mutex::default(),
+            claimed: Mutex::default(),
+            spare: Mutex::default(),
             finished,
             trust,
         }
@@ -210,12 +212,14 @@ impl<'c, 'r> Writer<'c, 'r> {
         }
     }
 
-    /// Forgets the chunks of a pack that is in the index now.
-    pub fn forget_claims(&self, rows: &[Row]) {
+    /// Forgets the chunks of a pack that is in the index now, and takes its room back.
+    pub fn forget(&self, pack: FinishedPack) {
         let mut claimed = lock(&self.claimed);
-        rows.iter().for_each(|row| {
+        pack.rows.iter().for_each(|row| {
             claimed.remove(&row.id);
         });
+        drop(claimed);
+        lock(&self.spare).push(pack.object);
     }
 
     /// Returns whether the repository has the chunk, and notes the packs that reading it needs.
@@ -302,17 +306,24 @@ impl<'c, 'r> Writer<'c, 'r> {
                 }
             }
         };
-        match full {
-            Some(full) => (self.finished)(seal(full)),
-            None => Ok(()),
-        }
+        let Some(full) = full else {
+            return Ok(());
+        };
+        let sealed = seal(full);
+        // While this one waits to be taken nobody fills another: threads that store faster than
+        // the store takes must not heap up packs, one each.
+        let _open = lock(&self.open);
+        (self.finished)(sealed)
     }
 
     fn open_pack(&self) -> Result<OpenPack> {
         let keys = self.chunks.repo().secrets().data_keys();
         let salt = self.cx.random_bytes()?;
-        // Memory that is reserved and not used costs nothing.
-        let sealer = Sealer::begin(keys, ObjectKind::Pack, salt, PACK_BYTES + PACK_BYTES / 16);
+        let sealer = match lock(&self.spare).pop() {
+            Some(room) => Sealer::begin_in(keys, ObjectKind::Pack, salt, room),
+            // Memory that is reserved and not used costs nothing.
+            None => Sealer::begin(keys, ObjectKind::Pack, salt, PACK_BYTES + PACK_BYTES / 16),
+        };
         Ok(OpenPack {
             sealer,
             rows: Vec::new(),

@@ -80,7 +80,7 @@ pub(super) fn run(
 ) -> Result<Run> {
     let parent = base.parent;
     let (chunks, trust) = open_chunks(repo, base, own)?;
-    let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(1);
+    let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(0);
     let hand_over = |pack| finished.send(pack).map_err(|_| stopped());
     let discard = |_| Ok(());
     let writer = match options.dry_run {
@@ -236,7 +236,7 @@ fn publish(
         repo.store().put_new(&Key::pack(&pack.id), &pack.object)?;
         own.add(pack.id, pack.bytes);
         chunks.add_pack(pack.id, pack.bytes, &pack.rows);
-        writer.forget_claims(&pack.rows);
+        writer.forget(pack);
     }
     Ok(())
 }
