@@ -1,7 +1,7 @@
 //! Storing chunks: known or new, whole or as a delta, verified, into the open pack.
 //!
 //! Any number of threads store at once. A finished pack goes to whoever was named at the beginning,
-//! who makes it durable and then calls `Chunks::add_pack`.
+//! who makes it durable and then calls `Chunks::add_pack` and `Writer::forget`.
 //!
 //! Chain policy: deltas lean on their predecessor in runs; the first of a run leans on the first of
 //! the run before; after so many runs a chunk is stored whole. It bounds how much a read decodes.

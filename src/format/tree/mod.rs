@@ -14,6 +14,7 @@ use crate::format::wire::Malformed;
 use crate::format::wire::Reader;
 use crate::id::ChunkId;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 const VERSION: u8 = 1;
@@ -265,6 +266,7 @@ impl Leaf {
     /// Returns the plain bytes of the chunk that holds this leaf.
     pub fn encode(&self) -> Vec<u8> {
         let mut attributes: Vec<&Arc<Attributes>> = Vec::new();
+        let mut numbers: HashMap<&Attributes, usize> = HashMap::new();
         let base = self
             .entries
             .first()
@@ -272,10 +274,7 @@ impl Leaf {
         let mut rows = Vec::with_capacity(self.entries.len() * 48);
         let mut before: &[u8] = &[];
         for entry in &self.entries {
-            let known = attributes
-                .iter()
-                .position(|known| **known == entry.attributes);
-            let number = known.unwrap_or_else(|| {
+            let number = *numbers.entry(&entry.attributes).or_insert_with(|| {
                 attributes.push(&entry.attributes);
                 attributes.len() - 1
             });
