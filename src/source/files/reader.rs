@@ -123,8 +123,12 @@ impl FileReader {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..size)),
             Err(errno) => return Err(self.problem(errno)),
         };
-        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(start));
-        let end = end.map_err(|errno| self.problem(errno))?.min(size);
+        let end = match rustix::fs::seek(&self.fd, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
+            // It was cut short since; reading will tell.
+            Err(Errno::NXIO) => size,
+            Err(errno) => return Err(self.problem(errno)),
+        };
         Ok((start < end).then_some(start..end))
     }
 
