@@ -83,13 +83,14 @@ impl<'a> Predecessors<'a> {
     }
 
     /// Returns the old list node of this level that lists what a new one lists that begins here.
-    pub(super) fn node(&self, level: u8, offset: u64) -> Option<ChunkId> {
+    /// Those before it are forgotten: offsets ascend from call to call.
+    pub(super) fn node(&mut self, level: u8, offset: u64) -> Option<ChunkId> {
         let start = offset.saturating_add_signed(self.shift);
-        let of_level = self.nodes.iter().filter(|node| node.level == level);
-        of_level
-            .take_while(|node| node.offset <= start)
-            .last()
-            .map(|node| node.id)
+        let is_before = |node: &&NodeAt| node.level == level && node.offset <= start;
+        let found = *self.nodes.iter().rfind(is_before)?;
+        self.nodes
+            .retain(|node| node.level != level || node.offset >= found.offset);
+        Some(found.id)
     }
 
     fn pull(&mut self, until: u64) {
