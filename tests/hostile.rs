@@ -7,11 +7,14 @@ use statekeep::context::Context;
 use statekeep::context::Event;
 use statekeep::context::Progress;
 use statekeep::context::Random;
+use statekeep::error::Error;
 use statekeep::error::Result;
 use statekeep::format::tree::Class;
+use statekeep::id::RepoId;
 use statekeep::ops::backup;
 use statekeep::ops::backup::BackupOptions;
 use statekeep::ops::backup::BackupReport;
+use statekeep::repo::Access;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::log;
@@ -412,4 +415,51 @@ fn a_backup_that_was_skipped_over_stores_anew_and_succeeds() {
     });
 
     assert_holds_what_is_there(&repo, &report, dir.path());
+}
+
+#[test]
+fn an_encrypted_repository_without_a_key_is_not_made() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (cx, access) = (support::context(), Access::Encrypted(Vec::new()));
+
+    let made = Repo::create(&cx, Arc::clone(&store), RepoId([5; 16]), access, None);
+
+    assert!(matches!(made, Err(Error::Refused { .. })));
+    assert!(store.get(&Key::config()).unwrap().is_none());
+}
+
+#[test]
+fn of_several_roots_only_what_leads_there_and_lies_there_is_kept() {
+    let dir = TempDir::new().unwrap();
+    for path in [
+        "x/1",
+        "x/y/2",
+        "x-y/sub/3",
+        "x-y/other/4",
+        "z/5",
+        "z/6",
+        "x.y",
+    ] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "content").unwrap();
+    }
+    let roots = ["z/5", "x-y/sub", "x", "x/y"];
+    let options = BackupOptions {
+        paths: roots.iter().map(|root| dir.path().join(root)).collect(),
+        ..support::options(dir.path())
+    };
+    let (_, repo) = memory_repo();
+    for _ in 0..2 {
+        let report = backup::backup(&support::context(), &repo, &options).unwrap();
+
+        let found = support::model_in(&repo, &report.snapshot.unwrap()).unwrap();
+        let paths: Vec<_> = found
+            .keys()
+            .map(|path| String::from_utf8_lossy(path))
+            .collect();
+        let wanted = "|x|x-y|x-y/sub|x-y/sub/3|x/1|x/y|x/y/2|z|z/5";
+        assert_eq!(paths.join("|"), wanted);
+        assert_eq!(report.warnings, []);
+    }
 }

@@ -75,6 +75,11 @@ impl Repo {
         access: Access,
         cache_dir: Option<&Path>,
     ) -> Result<Repo> {
+        if matches!(&access, Access::Encrypted(new_keys) if new_keys.is_empty()) {
+            return Err(Error::Refused {
+                reason: "without a key nobody could read what is stored".to_string(),
+            });
+        }
         let created_at = cx.clock.now();
         let (suite, public_secret) = match &access {
             Access::Plain => (Suite::Plain, Some(cx.random_bytes()?)),
