@@ -20,6 +20,7 @@ use statekeep::store::StoreFault;
 use statekeep::store::When;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -27,21 +28,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
+/// Returns a place where a file may come to be, or already is.
+fn name(root: &Path, random: &mut Seeded) -> PathBuf {
+    let dir = root.join(format!("d{}", random.below(4)));
+    if !dir.is_dir() {
+        let _ = fs::remove_file(&dir);
+        fs::create_dir(&dir).unwrap();
+    }
+    let odd = std::ffi::OsStr::from_bytes(b"f\xff-");
+    let path = dir.join(format!("{}{}", odd.to_string_lossy(), random.below(40)));
+    let _ = fs::remove_dir_all(&path);
+    path
+}
+
+/// Returns one of the nodes of a kind.
+fn existing(root: &Path, random: &mut Seeded, kind: &str) -> Option<PathBuf> {
+    let model = support::model_of(root);
+    let is_meant = |(path, node): &(&Vec<u8>, &support::Node)| node.1 == kind && !path.is_empty();
+    let nodes: Vec<_> = model.iter().filter(is_meant).collect();
+    let (path, _) = nodes.get(random.below(nodes.len() as u64) as usize)?;
+    Some(root.join(std::ffi::OsStr::from_bytes(path)))
+}
+
 /// Changes a tree in a random way that a backup could get wrong.
 fn mutate(root: &Path, random: &mut Seeded) {
-    let name = |random: &mut Seeded| {
-        let dir = root.join(format!("d{}", random.below(4)));
-        fs::create_dir_all(&dir).unwrap();
-        let odd = std::ffi::OsStr::from_bytes(b"f\xff-");
-        dir.join(format!("{}{}", odd.to_string_lossy(), random.below(40)))
-    };
-    let existing = |random: &mut Seeded| -> Option<PathBuf> {
-        let model = support::model_of(root);
-        let files: Vec<_> = model.iter().filter(|(_, node)| node.1 == "file").collect();
-        let (path, _) = files.get(random.below(files.len() as u64) as usize)?;
-        Some(root.join(std::ffi::OsStr::from_bytes(path)))
-    };
-    match random.below(10) {
+    let name = |random: &mut Seeded| name(root, random);
+    let existing = |random: &mut Seeded| existing(root, random, "file");
+    let is_rare = random.below(100) == 0;
+    match if is_rare { 16 } else { random.below(16) } {
         0 | 1 => {
             let len = [0, 1, 100, 5_000, 65_535, 65_536, 65_537][random.below(7) as usize];
             let path = name(random);
@@ -92,11 +106,115 @@ fn mutate(root: &Path, random: &mut Seeded) {
             let _ = fs::remove_file(&path);
             symlink("../somewhere", &path).unwrap();
         }
-        _ => {
+        9 => {
             let (Some(from), to) = (existing(random), name(random)) else {
                 return;
             };
             let _ = fs::hard_link(from, to);
+        }
+        kind => mutate_oddly(root, random, kind),
+    }
+}
+
+/// The rarer ways.
+fn mutate_oddly(root: &Path, random: &mut Seeded, kind: u64) {
+    let name = |random: &mut Seeded| name(root, random);
+    let directory = |random: &mut Seeded| existing(root, random, "dir");
+    match kind {
+        10 => {
+            // A file becomes a directory, or a directory a file.
+            let path = match random.below(2) {
+                0 => existing(root, random, "file"),
+                _ => directory(random),
+            };
+            let Some(path) = path else { return };
+            if path.is_dir() {
+                fs::remove_dir_all(&path).unwrap();
+                fs::write(&path, "once a directory").unwrap();
+                return;
+            }
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("below"), random.text(3000)).unwrap();
+        }
+        11 => {
+            let Some(from) = directory(random) else {
+                return;
+            };
+            let to = root.join(format!("d{}", random.below(6)));
+            let _ = fs::rename(from, to);
+        }
+        12 => {
+            let mode = [0o700, 0o755, 0o750, 0o1777][random.below(4) as usize];
+            let Some(path) = directory(random) else {
+                return;
+            };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        13..16 => mutate_contents(root, random, kind),
+        _ => {
+            // More names than one leaf takes.
+            let dir = name(random);
+            let _ = fs::remove_file(&dir);
+            fs::create_dir(&dir).unwrap();
+            for i in 0..2500 {
+                let long = "x".repeat(random.below(60) as usize);
+                fs::write(dir.join(format!("{i}{long}")), random.text(20)).unwrap();
+            }
+        }
+    }
+}
+
+/// Changes whole contents, in ways that are easy to miss.
+fn mutate_contents(root: &Path, random: &mut Seeded, kind: u64) {
+    let existing = |random: &mut Seeded| existing(root, random, "file");
+    match kind {
+        13 => {
+            // Another content of the same length with the time of the old one, or in its place.
+            let Some(path) = existing(random) else { return };
+            let (before, len) = (fs::metadata(&path).unwrap(), fs::read(&path).unwrap().len());
+            if random.below(2) == 0 {
+                fs::remove_file(&path).unwrap();
+            }
+            fs::write(&path, random.bytes(len)).unwrap();
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(before.modified().unwrap()).unwrap();
+        }
+        14 => {
+            // A copy, or two files change places.
+            let (Some(one), Some(other)) = (existing(random), existing(random)) else {
+                return;
+            };
+            if random.below(2) == 0 || one == other {
+                let to = name(root, random);
+                let _ = fs::remove_file(&to);
+                let _ = fs::copy(one, to);
+                return;
+            }
+            let aside = root.join("aside");
+            fs::rename(&one, &aside).unwrap();
+            fs::rename(&other, &one).unwrap();
+            fs::rename(&aside, &other).unwrap();
+        }
+        _ => {
+            // Appending, cutting to nothing, and holes at the start, the end and in the middle.
+            let Some(path) = existing(random) else { return };
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            let len = file.metadata().unwrap().len();
+            let len = match random.below(4) {
+                0 => 0,
+                1 => len + random.below(2_000_000),
+                2 => len / 2,
+                _ => len,
+            };
+            file.set_len(len).unwrap();
+            let patch_len = random.below(300_000) as usize;
+            let patch = random.bytes(patch_len);
+            match random.below(3) {
+                0 => file.write_all_at(&patch, len).unwrap(),
+                1 => file.write_all_at(&patch, len + 500_000).unwrap(),
+                _ => {}
+            }
         }
     }
 }
