@@ -54,7 +54,7 @@ fn existing(root: &Path, random: &mut Seeded, kind: &str) -> Option<PathBuf> {
 fn mutate(root: &Path, random: &mut Seeded) {
     let name = |random: &mut Seeded| name(root, random);
     let existing = |random: &mut Seeded| existing(root, random, "file");
-    let is_rare = random.below(100) == 0;
+    let is_rare = random.below(400) == 0;
     match if is_rare { 16 } else { random.below(16) } {
         0 | 1 => {
             let len = [0, 1, 100, 5_000, 65_535, 65_536, 65_537][random.below(7) as usize];
