@@ -120,7 +120,7 @@ fn summary_lines(report: &BackupReport) -> Vec<String> {
     ));
     if manifest.partial {
         lines.push(format!(
-            "  PARTIAL: {} could not be read as they should; see the warnings above",
+            "  PARTIAL: {} with warnings, see above",
             text::count(figures.warnings, "path", "paths")
         ));
     }
