@@ -502,6 +502,7 @@ fn manifest() -> Manifest {
             id: ChunkId([7; 32]),
             level: 2,
         },
+        databases: None,
         parent: Some(SnapshotId([8; 32])),
         figures: Figures {
             files: 3,

@@ -38,8 +38,8 @@ pub enum StreamKind {
     File,
     /// A SQLite database.
     Sqlite,
-    /// A redb database.
-    Redb,
+    /// A redb database: chunks of extents, so many bytes of them (`format::extents`).
+    Redb { extents_bytes: u64 },
     /// A sled database.
     Sled,
 }
@@ -65,7 +65,7 @@ impl Stream {
         let kind = match self.kind {
             StreamKind::File => 0,
             StreamKind::Sqlite => 1,
-            StreamKind::Redb => 2,
+            StreamKind::Redb { .. } => 2,
             StreamKind::Sled => 3,
         };
         match self.flavour {
@@ -74,6 +74,17 @@ impl Stream {
                 out.push(kind << 4 | 1);
                 wire::put_varint(out, u64::from(unit_bytes));
             }
+        }
+        if let StreamKind::Redb { extents_bytes } = self.kind {
+            wire::put_varint(out, extents_bytes);
+        }
+    }
+
+    /// Returns how long the stream is, given how long the file is.
+    pub fn plain_bytes(&self, size_bytes: u64) -> u64 {
+        match self.kind {
+            StreamKind::Redb { extents_bytes } => extents_bytes,
+            _ => size_bytes,
         }
     }
 
@@ -85,19 +96,21 @@ impl Stream {
             return Err(Malformed::Bytes("a stream has too many levels"));
         }
         let byte = reader.byte()?;
-        let kind = match byte >> 4 {
-            0 => StreamKind::File,
-            1 => StreamKind::Sqlite,
-            2 => StreamKind::Redb,
-            3 => StreamKind::Sled,
-            other => return Err(Malformed::Unknown("stream kind", u64::from(other))),
-        };
         let flavour = match byte & 15 {
             0 => Flavour::Cut,
             1 => Flavour::Even {
                 unit_bytes: unit(reader.varint_u32()?)?,
             },
             other => return Err(Malformed::Unknown("list flavour", u64::from(other))),
+        };
+        let kind = match byte >> 4 {
+            0 => StreamKind::File,
+            1 => StreamKind::Sqlite,
+            2 => StreamKind::Redb {
+                extents_bytes: reader.varint()?,
+            },
+            3 => StreamKind::Sled,
+            other => return Err(Malformed::Unknown("stream kind", u64::from(other))),
         };
         Ok(Stream {
             root,
@@ -247,7 +260,7 @@ mod tests {
                 root: HOLE,
                 level: 3,
                 flavour,
-                kind: StreamKind::Redb,
+                kind: StreamKind::Redb { extents_bytes: 77 },
             };
             let mut out = Vec::new();
             stream.put(&mut out);

@@ -31,6 +31,8 @@ pub struct Manifest {
     pub partial: bool,
     /// The tree of files.
     pub tree: TreeRoot,
+    /// The records of the databases in it (`format::database`); `None` if there are none.
+    pub databases: Option<ChunkId>,
     /// The snapshot the backup compared with.
     pub parent: Option<SnapshotId>,
     /// What was counted.
@@ -88,6 +90,10 @@ impl Manifest {
             wire::put_field(&mut out, 18, tag.as_bytes());
         }
         wire::put_field(&mut out, 22, &self.figures.encode());
+        if let Some(databases) = &self.databases {
+            // Odd: whoever does not know of this chunk must not collect garbage.
+            wire::put_field(&mut out, 25, databases.as_bytes());
+        }
         out
     }
 
@@ -113,6 +119,7 @@ impl Manifest {
                 18 => manifest.tags.push(wire::text(field)?),
                 20 => manifest.program = wire::text(field)?,
                 22 => manifest.figures = Figures::decode(field)?,
+                25 => manifest.databases = Some(ChunkId(wire::array(field)?)),
                 other => wire::unknown_field(other)?,
             }
         }
@@ -196,6 +203,7 @@ mod tests {
                 id: ChunkId([7; 32]),
                 level: 2,
             },
+            databases: Some(ChunkId([9; 32])),
             parent: Some(SnapshotId([8; 32])),
             figures: Figures {
                 files: 3,

@@ -6,7 +6,9 @@
 pub mod checkpoint;
 pub mod config;
 pub mod container;
+pub mod database;
 pub mod entry;
+pub mod extents;
 pub mod key;
 pub mod keyfile;
 pub mod list;

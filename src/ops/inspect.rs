@@ -187,7 +187,7 @@ pub(super) fn check_layout(stream: &Stream) -> Result<()> {
     match stream.kind {
         StreamKind::File | StreamKind::Sqlite => Ok(()),
         // Captures of these put pages in an order of their own; whoever adds one says so here.
-        StreamKind::Redb | StreamKind::Sled => Err(Error::Refused {
+        StreamKind::Redb { .. } | StreamKind::Sled => Err(Error::Refused {
             reason: format!("a {:?} stream cannot be put together yet", stream.kind),
         }),
     }

@@ -48,8 +48,9 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Begins at the front of a stream of this length.
+    /// Begins at the front of the stream of a file of this length.
     pub fn begin(chunks: &'a Chunks<'a>, stream: &Stream, size_bytes: u64) -> Pieces<'a> {
+        let size_bytes = stream.plain_bytes(size_bytes);
         let ahead = match size_bytes {
             0 => Vec::new(),
             _ => vec![(stream.level, size_bytes, stream.root)],

@@ -251,6 +251,7 @@ fn manifest(
         included: source.included().to_vec(),
         partial: figures.warnings > 0,
         tree: run.tree,
+        databases: None,
         parent: parent.map(|(id, _)| *id),
         figures,
         tags: Vec::new(),

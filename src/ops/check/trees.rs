@@ -222,9 +222,9 @@ impl<'a> Trees<'a> {
         let root = Listed {
             id: stream.root,
             level: stream.level,
-            plain_bytes: size_bytes,
+            plain_bytes: stream.plain_bytes(size_bytes),
         };
-        match size_bytes {
+        match root.plain_bytes {
             0 => Arc::clone(&self.clean),
             _ => self.list(scratch, &stream.flavour, root),
         }
