@@ -196,6 +196,7 @@ impl BenchRepo {
                 match part {
                     Part::Hole(plain_bytes) => {
                         children.push(Child {
+                            mark: 0,
                             plain_bytes: *plain_bytes,
                             id: HOLE,
                         });
@@ -204,6 +205,7 @@ impl BenchRepo {
                         for chunk in bytes.chunks(CHUNK_BYTES) {
                             let id = put(ChunkKind::Data, chunk, None);
                             children.push(Child {
+                                mark: 0,
                                 plain_bytes: chunk.len() as u64,
                                 id,
                             });

@@ -446,6 +446,7 @@ fn lengths_that_do_not_agree_are_found() {
     let mut leaf = repo.leaf(&[dir(""), large("m", vec![Part::Bytes(noise(300_000, 4))])]);
     let id = repo.pack(|put| put(ChunkKind::Data, b"not 300,000 bytes", None));
     let child = Child {
+        mark: 0,
         plain_bytes: 300_000,
         id,
     };

@@ -363,7 +363,11 @@ fn pack_table() -> Example {
 }
 
 fn lists() -> [Example; 2] {
-    let child = |plain_bytes, id| Child { plain_bytes, id };
+    let child = |plain_bytes, id| Child {
+        plain_bytes,
+        id,
+        mark: 0,
+    };
     let cut = Children::Cut(vec![child(65_536, ChunkId([1; 32])), child(1 << 40, HOLE)]);
     let even = Children::Even {
         unit_bytes: 262_144,

@@ -1,7 +1,8 @@
 //! Nodes that list the chunks of a stream, and the reference by which an entry names its stream.
 //!
-//! `docs/format.md`, section "List". Two flavours: `cut` for streams cut by content (a length with
-//! each id) and `even` for streams cut at a fixed distance (ids only, child by division).
+//! `docs/format.md`, section "List". Three flavours: `cut` for streams cut by content (a length
+//! with each id), `marked` for streams cut by keys of their source (a mark too) and `even` for
+//! streams cut at a fixed distance (ids only, child by division).
 
 use crate::format::wire;
 use crate::format::wire::Decoded;
@@ -27,6 +28,9 @@ pub const HOLE: ChunkId = ChunkId([0; 32]);
 pub enum Flavour {
     /// By content; every child carries its length.
     Cut,
+    /// By keys of the source; every child carries its length and a mark by which the chunk that
+    /// took its place is found again.
+    Marked,
     /// Every so many bytes; only the last chunk may be shorter.
     Even { unit_bytes: u32 },
 }
@@ -74,6 +78,7 @@ impl Stream {
                 out.push(kind << 4 | 1);
                 wire::put_varint(out, u64::from(unit_bytes));
             }
+            Flavour::Marked => out.push(kind << 4 | 2),
         }
         if let StreamKind::Redb { extents_bytes } = self.kind {
             wire::put_varint(out, extents_bytes);
@@ -101,6 +106,7 @@ impl Stream {
             1 => Flavour::Even {
                 unit_bytes: unit(reader.varint_u32()?)?,
             },
+            2 => Flavour::Marked,
             other => return Err(Malformed::Unknown("list flavour", u64::from(other))),
         };
         let kind = match byte >> 4 {
@@ -128,13 +134,15 @@ fn unit(unit_bytes: u32) -> Decoded<u32> {
     }
 }
 
-/// One child of a node of the cut flavour.
+/// One child of a node of the cut or the marked flavour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Child {
     /// Bytes of the stream below this child.
     pub plain_bytes: u64,
     /// A chunk at level one, a node above. `HOLE` for zeroes.
     pub id: ChunkId,
+    /// Where the source was cut before it, by its key; zero where that has no meaning.
+    pub mark: u32,
 }
 
 /// The children of a node.
@@ -142,6 +150,8 @@ pub struct Child {
 pub enum Children {
     /// With lengths.
     Cut(Vec<Child>),
+    /// With lengths and marks.
+    Marked(Vec<Child>),
     /// At a fixed distance.
     Even { unit_bytes: u32, ids: Vec<ChunkId> },
 }
@@ -162,13 +172,16 @@ impl ListNode {
         match &self.children {
             Children::Cut(children) => {
                 out.push(0);
-                wire::put_varint(&mut out, children.len() as u64);
+                put_lengths(&mut out, children);
+                put_ids(&mut out, children);
+            }
+            Children::Marked(children) => {
+                out.push(2);
+                put_lengths(&mut out, children);
                 for child in children {
-                    wire::put_varint(&mut out, child.plain_bytes);
+                    out.extend_from_slice(&child.mark.to_le_bytes());
                 }
-                children
-                    .iter()
-                    .for_each(|child| out.extend_from_slice(child.id.as_bytes()));
+                put_ids(&mut out, children);
             }
             Children::Even { unit_bytes, ids } => {
                 out.push(1);
@@ -192,7 +205,8 @@ impl ListNode {
             return Err(Malformed::Bytes("a list has an impossible level"));
         }
         let children = match reader.byte()? {
-            0 => decode_cut(&mut reader)?,
+            0 => Children::Cut(take_children(&mut reader, Flavour::Cut)?),
+            2 => Children::Marked(take_children(&mut reader, Flavour::Marked)?),
             1 => {
                 let unit_bytes = unit(reader.u32()?)?;
                 let ids = reader.rest().chunks(ChunkId::LEN).map(ChunkId::from_slice);
@@ -214,22 +228,41 @@ impl ListNode {
     }
 }
 
-fn decode_cut(reader: &mut Reader<'_>) -> Decoded<Children> {
+fn put_lengths(out: &mut Vec<u8>, children: &[Child]) {
+    wire::put_varint(out, children.len() as u64);
+    for child in children {
+        wire::put_varint(out, child.plain_bytes);
+    }
+}
+
+fn put_ids(out: &mut Vec<u8>, children: &[Child]) {
+    for child in children {
+        out.extend_from_slice(child.id.as_bytes());
+    }
+}
+
+fn take_children(reader: &mut Reader<'_>, flavour: Flavour) -> Decoded<Vec<Child>> {
     let count = reader.count(1 + ChunkId::LEN)?;
     let mut children = Vec::with_capacity(count);
     for _ in 0..count {
         children.push(Child {
             plain_bytes: reader.varint()?,
             id: HOLE,
+            mark: 0,
         });
+    }
+    if flavour == Flavour::Marked {
+        for child in &mut children {
+            child.mark = reader.u32()?;
+        }
     }
     for child in &mut children {
         child.id = ChunkId(reader.array()?);
     }
-    Ok(Children::Cut(children))
+    Ok(children)
 }
 
-/// Returns whether a node of the cut flavour ends after this child.
+/// Returns whether a node of the cut or the marked flavour ends after this child.
 pub fn ends_after(children: usize, id: &ChunkId) -> bool {
     children >= CUT_CHILDREN_MAX || (children >= CUT_CHILDREN_MIN && id.0[31] == 0 && *id != HOLE)
 }
@@ -244,18 +277,25 @@ mod tests {
         let child = |i: u8| Child {
             plain_bytes: 1 << (i % 40),
             id: ChunkId([i; 32]),
+            mark: 0,
         };
+        let marked = |i: u8| Child {
+            mark: u32::from(i) << 13,
+            ..child(i)
+        };
+        let marked = Children::Marked((0..100).map(marked).collect());
         let cut = Children::Cut((0..100).map(child).collect());
         let ids = (0..7).map(|i| ChunkId([i; 32])).collect();
         let even = Children::Even {
             unit_bytes: 262_144,
             ids,
         };
-        for children in [cut, even, Children::Cut(vec![])] {
+        for children in [cut, even, marked, Children::Cut(vec![])] {
             let node = ListNode { level: 2, children };
             assert_eq!(ListNode::decode(&node.encode()), Ok(node));
         }
-        for flavour in [Flavour::Cut, Flavour::Even { unit_bytes: 4096 }] {
+        let even = Flavour::Even { unit_bytes: 4096 };
+        for flavour in [Flavour::Cut, Flavour::Marked, even] {
             let stream = Stream {
                 root: HOLE,
                 level: 3,

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::list::Child;
 use crate::format::list::Children;
 use crate::format::list::Flavour;
 use crate::format::list::HOLE;
@@ -22,6 +23,8 @@ pub struct Piece {
     pub plain_bytes: u64,
     /// The chunk; `HOLE` for zeroes that are stored nowhere.
     pub id: ChunkId,
+    /// By which key of the source it was cut, zero if by none.
+    pub mark: u32,
 }
 
 /// A list node of a stream and where it begins.
@@ -42,7 +45,7 @@ pub struct Pieces<'a> {
     size_bytes: u64,
     offset: u64,
     /// What is still to come, the next one last: nodes of their level, chunks of level zero.
-    ahead: Vec<(u8, u64, ChunkId)>,
+    ahead: Vec<(u8, Child)>,
     /// Nodes read since somebody took them.
     pub nodes: VecDeque<NodeAt>,
 }
@@ -53,7 +56,7 @@ impl<'a> Pieces<'a> {
         let size_bytes = stream.plain_bytes(size_bytes);
         let ahead = match size_bytes {
             0 => Vec::new(),
-            _ => vec![(stream.level, size_bytes, stream.root)],
+            _ => vec![(stream.level, child(size_bytes, stream.root))],
         };
         Pieces {
             chunks,
@@ -67,12 +70,18 @@ impl<'a> Pieces<'a> {
 
     /// Returns the next piece, `None` at the end. Together they are exactly as long as the stream.
     pub fn next(&mut self, scratch: &mut Scratch) -> Result<Option<Piece>> {
-        while let Some((level, plain_bytes, id)) = self.ahead.pop() {
+        while let Some((level, child)) = self.ahead.pop() {
+            let Child {
+                plain_bytes,
+                id,
+                mark,
+            } = child;
             if level == 0 || id == HOLE {
                 let piece = Piece {
                     offset: self.offset,
                     plain_bytes,
                     id,
+                    mark,
                 };
                 self.offset += plain_bytes;
                 return Ok(Some(piece));
@@ -105,20 +114,20 @@ impl<'a> Pieces<'a> {
         });
         let before = self.ahead.len();
         match (node.children, self.stream.flavour) {
-            (Children::Cut(children), Flavour::Cut) => {
-                for child in children.iter().rev() {
-                    self.ahead.push((level - 1, child.plain_bytes, child.id));
-                }
+            (Children::Cut(children), Flavour::Cut)
+            | (Children::Marked(children), Flavour::Marked) => {
+                let children = children.into_iter().rev();
+                self.ahead.extend(children.map(|child| (level - 1, child)));
             }
             (Children::Even { unit_bytes, ids }, Flavour::Even { unit_bytes: unit })
                 if unit_bytes == unit =>
             {
                 let per_child = even_child_bytes(unit, level);
                 let mut left = plain_bytes;
-                for child in ids {
+                for id in ids {
                     let bytes = left.min(per_child);
                     left -= bytes;
-                    self.ahead.push((level - 1, bytes, child));
+                    self.ahead.push((level - 1, child(bytes, id)));
                 }
                 self.ahead[before..].reverse();
             }
@@ -127,8 +136,8 @@ impl<'a> Pieces<'a> {
         // A node that lists more or less than its parent says would misplace all that follows.
         let listed = self.ahead[before..]
             .iter()
-            .try_fold(0_u64, |sum, (_, bytes, _)| {
-                (*bytes > 0).then(|| sum.checked_add(*bytes))?
+            .try_fold(0_u64, |sum, (_, child)| {
+                (child.plain_bytes > 0).then(|| sum.checked_add(child.plain_bytes))?
             });
         match listed == Some(plain_bytes) {
             true => Ok(()),
@@ -138,6 +147,14 @@ impl<'a> Pieces<'a> {
 
     fn contradiction(&self, id: &ChunkId) -> Error {
         Error::corrupt(list(id), "its lengths contradict the stream")
+    }
+}
+
+fn child(plain_bytes: u64, id: ChunkId) -> Child {
+    Child {
+        plain_bytes,
+        id,
+        mark: 0,
     }
 }
 

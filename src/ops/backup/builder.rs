@@ -5,6 +5,7 @@
 
 use crate::chunker::NameHasher;
 use crate::error::Result;
+use crate::format::list::StreamKind;
 use crate::format::pack::ChunkKind;
 use crate::format::tree::Bundle;
 use crate::format::tree::Class;
@@ -24,12 +25,12 @@ use crate::ops::backup::complete;
 use crate::ops::backup::complete::Completed;
 use crate::ops::backup::large::LargeFiles;
 use crate::ops::backup::parent::Parent;
+use crate::ops::backup::pending::PendingStream;
 use crate::ops::backup::pool::Job;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::pool::Ticket;
 use crate::ops::backup::seen::Fingerprint;
 use crate::ops::backup::seen::SeenWriter;
-use crate::ops::backup::stream::PendingStream;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 
@@ -345,7 +346,7 @@ impl<'a> Builder<'a> {
         ) = (content, &mut entry.kind)
         {
             *size_bytes = stream.size_bytes;
-            *content = Content::Stream(stream.finish(pool, totals)?);
+            *content = Content::Stream(stream.finish(pool, totals, StreamKind::File)?);
         }
         totals.count_entry(&entry, known);
         if let Some(seen) = &mut self.seen

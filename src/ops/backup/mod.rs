@@ -14,6 +14,7 @@ mod bundle;
 mod complete;
 mod large;
 mod parent;
+mod pending;
 mod pool;
 mod predecessors;
 mod read;

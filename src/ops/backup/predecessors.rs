@@ -47,11 +47,21 @@ impl<'a> Predecessors<'a> {
         }
     }
 
-    /// Returns the old chunk that shares most with the new one at this place.
-    pub(super) fn at(&mut self, offset: u64, len: u64) -> Option<ChunkId> {
+    /// Returns the old chunk with the same mark, else the one that shares most with the new one at
+    /// this place.
+    pub(super) fn at(&mut self, offset: u64, len: u64, mark: u32) -> Option<ChunkId> {
         let start = offset.saturating_add_signed(self.shift);
         let end = start.saturating_add(len);
         self.pull(end.saturating_add(WINDOW_BYTES));
+        if mark != 0 {
+            let near = |piece: &&Piece| piece.offset.abs_diff(start);
+            let same = self.window.iter().filter(|piece| piece.mark == mark);
+            if let Some(found) = same.min_by_key(near) {
+                let id = found.id;
+                self.shift = found.offset.wrapping_sub(offset).cast_signed();
+                return Some(id);
+            }
+        }
         let overlap = |piece: &Piece| {
             let piece_end = piece.offset + piece.plain_bytes;
             piece_end.min(end).saturating_sub(piece.offset.max(start))
@@ -72,6 +82,12 @@ impl<'a> Predecessors<'a> {
         if let Some(found) = found {
             self.shift = found.offset.wrapping_sub(offset).cast_signed();
         }
+        self.pass(offset);
+    }
+
+    /// Forgets what lies too far behind a new chunk at this offset.
+    pub(super) fn pass(&mut self, offset: u64) {
+        let expected = offset.saturating_add_signed(self.shift);
         let passed = expected.saturating_sub(WINDOW_BYTES);
         while self
             .window

@@ -278,7 +278,8 @@ impl<'a> Trees<'a> {
         let level = listed.level - 1;
         let children: Vec<Listed> = match (node.children, flavour) {
             _ if node.level != listed.level => return Err(wrong()),
-            (Children::Cut(children), Flavour::Cut) => {
+            (Children::Cut(children), Flavour::Cut)
+            | (Children::Marked(children), Flavour::Marked) => {
                 let child = |child: &crate::format::list::Child| Listed {
                     id: child.id,
                     level,
