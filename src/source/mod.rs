@@ -2,3 +2,4 @@
 //! business. Nothing here changes what it reads.
 
 pub mod files;
+pub mod sqlite;

@@ -1,0 +1,252 @@
+//! A private copy of a database with what it needs to be recovered, for the cases in which
+//! reading it in place would change something.
+//!
+//! The copy is made without a lock, so it counts only if nothing changed meanwhile. SQLite then
+//! does on it what it would do in place: roll back a hot journal, rebuild an index.
+//!
+//! Invariant: nothing that the application owns is written, and the copy is as private as can be:
+//! a directory of mode 0700 with files of mode 0600.
+
+use super::Refusal;
+use super::handle;
+use super::handle::Part;
+use super::sidecar;
+use crate::disk::node::Stat;
+use rusqlite::Connection;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use std::time::SystemTime;
+
+/// How often the files are copied before they count as always changing.
+const TRIES: u32 = 5;
+
+/// A file that changed this recently could change again without its times telling.
+const RACY: Duration = Duration::from_millis(50);
+
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// The name of the copied database in its directory.
+const NAME: &str = "copy.db";
+
+/// A journal that belongs to a transaction over several files ends with the name of another
+/// journal; this is the end of that end. `docs`: SQLite's `readSuperJournal`.
+const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
+/// A directory with a copy; it goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct PrivateCopy {
+    directory: PathBuf,
+}
+
+impl PrivateCopy {
+    /// Copies a database below a directory. `connect` opens the original for reading.
+    pub(super) fn create(
+        path: &Path,
+        room: &Path,
+        connect: &dyn Fn() -> Result<Connection, Refusal>,
+    ) -> Result<PrivateCopy, Refusal> {
+        for _ in 0..TRIES {
+            let before = stats(path)?;
+            if before.iter().flatten().any(is_racy) {
+                thread::sleep(RACY);
+                continue;
+            }
+            let copy = PrivateCopy {
+                directory: create_directory(room).map_err(|error| no_room(&error))?,
+            };
+            let original = connect()?;
+            copy.copy_database(&original)?;
+            copy.copy_log(path)?;
+            let journal = copy.copy_journal(path)?;
+            // Order: everything is read before it is looked at again.
+            if stats(path)? == before && !handle::has_moved(&original) {
+                if let Some(journal) = journal {
+                    copy.settle_journal(journal, path)
+                        .map_err(|error| no_room(&error))?;
+                }
+                return Ok(copy);
+            }
+        }
+        Err(Refusal::Changed)
+    }
+
+    /// Returns the path of the copied database.
+    pub(super) fn database(&self) -> PathBuf {
+        self.directory.join(NAME)
+    }
+
+    /// The database is read through SQLite's handle, see `handle`.
+    fn copy_database(&self, original: &Connection) -> Result<(), Refusal> {
+        let unreadable = |code| Refusal::from_code(code, Duration::ZERO);
+        let bytes = handle::file_bytes(original, Part::Database).map_err(unreadable)?;
+        let mut out = self.new_file("").map_err(|error| no_room(&error))?;
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut at = 0;
+        while at < bytes {
+            let len = (bytes - at).min(BLOCK_BYTES as u64) as usize;
+            handle::read(original, Part::Database, &mut block[..len], at).map_err(unreadable)?;
+            out.write_all(&block[..len])
+                .map_err(|error| no_room(&error))?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    /// No locks lie on a log, so it may be opened and closed.
+    fn copy_log(&self, path: &Path) -> Result<(), Refusal> {
+        self.copy_plainly(path, "-wal").map(drop)
+    }
+
+    /// Nor on a journal.
+    fn copy_journal(&self, path: &Path) -> Result<Option<File>, Refusal> {
+        self.copy_plainly(path, "-journal")
+    }
+
+    fn copy_plainly(&self, path: &Path, suffix: &str) -> Result<Option<File>, Refusal> {
+        let unreadable = |error: io::Error| Refusal::Unreadable {
+            reason: format!("its {suffix} file: {error}"),
+        };
+        let mut original = match File::open(sidecar(path, suffix)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut out = self.new_file(suffix).map_err(|error| no_room(&error))?;
+        let mut block = vec![0; BLOCK_BYTES];
+        loop {
+            let len = original.read(&mut block).map_err(unreadable)?;
+            if len == 0 {
+                return Ok(Some(out));
+            }
+            out.write_all(&block[..len])
+                .map_err(|error| no_room(&error))?;
+        }
+    }
+
+    /// Decides what a journal means that is part of a transaction over several files, and makes
+    /// it an ordinary one.
+    ///
+    /// SQLite rolls such a journal back only while the other journal, the super-journal, exists,
+    /// and deletes the super-journal once no journal names it any more. On the copy it would look
+    /// for the application's own super-journal and might delete it: so its name is cut off here.
+    fn settle_journal(&self, mut journal: File, path: &Path) -> io::Result<()> {
+        let Some((name, start)) = super_journal(&mut journal)? else {
+            return Ok(());
+        };
+        // Seen from another mount namespace the directory may have another name. A super-journal
+        // lies next to the main database of its transaction.
+        let sibling = name
+            .file_name()
+            .and_then(|file_name| path.parent().map(|parent| parent.join(file_name)));
+        if name.exists() || sibling.is_some_and(|sibling| sibling.exists()) {
+            return journal.set_len(start);
+        }
+        // The transaction was committed.
+        fs::remove_file(sidecar(&self.database(), "-journal"))
+    }
+
+    fn new_file(&self, suffix: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(sidecar(&self.database(), suffix))
+    }
+}
+
+impl Drop for PrivateCopy {
+    fn drop(&mut self) {
+        // What cannot be removed now is in a place that its owner clears.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Returns the name of a super-journal and where in the journal its record begins: the number of
+/// the lock page, the name, its length, a sum of its bytes, and the magic, all but the name and
+/// the magic in four bytes.
+fn super_journal(journal: &mut File) -> io::Result<Option<(PathBuf, u64)>> {
+    let bytes = journal.seek(SeekFrom::End(0))?;
+    let mut tail = [0; 16];
+    if bytes < 20 {
+        return Ok(None);
+    }
+    journal.seek(SeekFrom::Start(bytes - 16))?;
+    journal.read_exact(&mut tail)?;
+    let word = |at: usize| u32::from_be_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]]);
+    let (len, sum) = (u64::from(word(0)), word(4));
+    if tail[8..] != JOURNAL_MAGIC || len == 0 || 4096 < len || bytes - 20 < len {
+        return Ok(None);
+    }
+    let mut name = vec![0; len as usize];
+    journal.seek(SeekFrom::Start(bytes - 16 - len))?;
+    journal.read_exact(&mut name)?;
+    // The sum is over signed characters.
+    let found = name
+        .iter()
+        .fold(0u32, |sum, &byte| sum.wrapping_add(byte as i8 as u32));
+    if found != sum {
+        return Ok(None);
+    }
+    let name = PathBuf::from(std::ffi::OsString::from_vec(name));
+    Ok(Some((name, bytes - 20 - len)))
+}
+
+/// Returns what is known of the database, its log and its journal, without opening any.
+fn stats(path: &Path) -> Result<[Option<Stat>; 3], Refusal> {
+    let stat = |suffix| match rustix::fs::stat(sidecar(path, suffix)) {
+        Ok(stat) => Ok(Some(Stat::from(stat))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Refusal::Unreadable {
+            reason: errno.to_string(),
+        }),
+    };
+    // Access times and link counts do not matter, but `Stat` has no access time and the rest does
+    // not change by itself.
+    Ok([stat("")?, stat("-wal")?, stat("-journal")?])
+}
+
+/// Returns true if a change now might leave the same times.
+fn is_racy(stat: &Stat) -> bool {
+    let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else {
+        return false;
+    };
+    let newest = stat.mtime.max(stat.ctime);
+    let Ok(secs) = u64::try_from(newest.secs) else {
+        return false;
+    };
+    // A time in the future is that of another clock, and says nothing about now.
+    now.checked_sub(Duration::new(secs, newest.nanos))
+        .is_some_and(|age| age < RACY)
+}
+
+fn create_directory(room: &Path) -> io::Result<PathBuf> {
+    for number in 0..u32::MAX {
+        let directory = room.join(format!("sqlite-{}-{number}", std::process::id()));
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn no_room(error: &io::Error) -> Refusal {
+    Refusal::NoRoom {
+        reason: error.to_string(),
+    }
+}
