@@ -2,4 +2,5 @@
 //! business. Nothing here changes what it reads.
 
 pub mod files;
+pub mod redb;
 pub mod sqlite;
