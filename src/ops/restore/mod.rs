@@ -7,7 +7,9 @@
 //! the first one ended, because a file that has its size and time is complete.
 
 mod apply;
+mod compare;
 mod content;
+mod large;
 mod plan;
 mod queue;
 mod run;

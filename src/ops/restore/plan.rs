@@ -18,7 +18,7 @@ use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::apply::below_lost;
 use crate::ops::restore::apply::size_bytes;
-use crate::ops::restore::content;
+use crate::ops::restore::compare;
 use crate::ops::restore::run;
 use crate::ops::restore::select::Only;
 use crate::ops::restore::select::SelectedLeaf;
@@ -276,7 +276,7 @@ impl Planner<'_> {
             return Ok(true);
         };
         let same = match entry.class() {
-            None => content::stream_matches(self.chunks, &mut self.scratch, target, entry),
+            None => compare::stream_matches(self.chunks, &mut self.scratch, target, entry),
             Some(_) => {
                 let at = LeafAt {
                     id: selected.id,
@@ -285,7 +285,7 @@ impl Planner<'_> {
                 inspect::small_content(self.chunks, &mut self.scratch, &at, index).and_then(
                     |wanted| {
                         let now = target.jail.read_file(&entry.path)?;
-                        Ok(now.is_some_and(|now| content::reads_as(&now, 0, &wanted)))
+                        Ok(now.is_some_and(|now| compare::reads_as(&now, 0, &wanted)))
                     },
                 )
             }
