@@ -11,13 +11,16 @@ use crate::format::wire::Reader;
 pub const EXTENT_ROW_BYTES: usize = 12;
 /// Bytes before the rows.
 pub const EXTENT_COUNT_BYTES: usize = 4;
+/// Every extent begins at a multiple of so many bytes. So of two in one block, one lies over the
+/// other.
+pub const EXTENT_BLOCK_BYTES: u64 = 4096;
 /// No file system has longer files.
 const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// Some bytes and where in the file they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent<'a> {
-    /// Where they begin.
+    /// Where they begin: at a block.
     pub offset: u64,
     /// The bytes; at least one.
     pub bytes: &'a [u8],
@@ -55,7 +58,8 @@ pub fn decode(bytes: &[u8]) -> Decoded<Vec<Extent<'_>>> {
     let mut extents = Vec::with_capacity(count);
     for _ in 0..count {
         let (offset, len) = (offsets.u64()?, lengths.u32()?);
-        if len == 0 || offset > FILE_BYTES_MAX - u64::from(len) {
+        let is_aligned = offset.is_multiple_of(EXTENT_BLOCK_BYTES);
+        if len == 0 || !is_aligned || offset > FILE_BYTES_MAX - u64::from(len) {
             return Err(Malformed::Bytes("an extent is impossible"));
         }
         let bytes = reader.take(len as usize)?;
@@ -74,7 +78,8 @@ mod tests {
         #[test]
         fn extents_round_trip(parts: Vec<(u32, Vec<u8>)>) {
             let parts: Vec<_> = parts.iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
-            let extent = |(offset, bytes): &&'_ (u32, Vec<u8>)| (u64::from(*offset), bytes.clone());
+            let place = |offset: &u32| u64::from(*offset) * EXTENT_BLOCK_BYTES;
+            let extent = |(offset, bytes): &&'_ (u32, Vec<u8>)| (place(offset), bytes.clone());
             let owned: Vec<(u64, Vec<u8>)> = parts.iter().map(extent).collect();
             let extents: Vec<Extent<'_>> = owned
                 .iter()
@@ -95,13 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_any_file_is_refused() {
-        let extent = Extent {
-            offset: u64::MAX - 1,
-            bytes: &[1, 2, 3],
-        };
+    fn what_lies_beyond_any_file_or_within_a_block_is_refused() {
+        let decodes = |offset, bytes| decode(&encode(&[Extent { offset, bytes }])).is_ok();
 
-        assert!(decode(&encode(&[extent])).is_err());
+        assert!(decodes(0, &[1]) && decodes(1 << 62, &[1]));
+        assert!(!decodes(!4095, &[1]));
+        assert!(!decodes(1 << 63, &[1]));
+        assert!(decodes((1 << 63) - 4096, &[0; 4095]) && !decodes((1 << 63) - 4096, &[0; 4096]));
+        assert!(!decodes(512, &[1]) && !decodes(4095, &[1]));
+        assert!(!decodes(0, &[]));
         assert!(decode(&encode(&[])).is_err());
     }
 }
