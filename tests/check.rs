@@ -331,7 +331,15 @@ fn several_lost_packs_are_all_reported_and_the_rest_can_be_opened() {
     let chunks = Chunks::open(repo.repo, &repo.packs()).unwrap();
     assert_eq!(chunks.unreadable_packs().len(), 2);
     let mut out = Vec::new();
-    statekeep::ops::inspect::cat(&repo.cx, &chunks, new, b"z", &mut out).unwrap();
+    statekeep::ops::inspect::cat(
+        &repo.cx,
+        &chunks,
+        new,
+        b"z",
+        std::path::Path::new("/tmp"),
+        &mut out,
+    )
+    .unwrap();
     assert_eq!(out.len(), 2 << 20);
 }
 

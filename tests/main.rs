@@ -19,5 +19,6 @@ mod kill;
 mod log_disk;
 mod readme;
 mod restore;
+mod scatter;
 mod support;
 mod tidy;

@@ -29,6 +29,8 @@ pub(super) struct Environment {
     pub config_dir: Option<PathBuf>,
     /// Where disposable files are; `None` if there is no home.
     pub cache_dir: Option<PathBuf>,
+    /// Where short-lived files may be put.
+    pub temp_dir: PathBuf,
     /// Whether colour is unwanted.
     pub no_color: bool,
     /// Whether the terminal can do no more than print.
@@ -66,6 +68,9 @@ impl Environment {
             key_file: own("STATEKEEP_KEY_FILE")?.map(PathBuf::from),
             config_dir: base("XDG_CONFIG_HOME", ".config"),
             cache_dir,
+            temp_dir: (get("TMPDIR").map(PathBuf::from))
+                .filter(|dir| dir.is_absolute())
+                .unwrap_or_else(|| PathBuf::from("/tmp")),
             no_color: get("NO_COLOR").is_some_and(|value| !value.is_empty()),
             is_dumb_terminal: get("TERM").as_deref() == Some(OsStr::new("dumb")),
         })

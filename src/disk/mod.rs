@@ -10,11 +10,13 @@ pub mod jail;
 pub mod node;
 mod real;
 mod simulated;
+mod unnamed;
 
 pub use real::RealDisk;
 pub use simulated::Fault;
 pub use simulated::Loss;
 pub use simulated::SimulatedDisk;
+pub use unnamed::unnamed_file;
 
 use crate::context::Timestamp;
 use crate::error::Error;

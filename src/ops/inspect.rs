@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::context::Event;
+use crate::disk;
 use crate::disk::beneath;
 use crate::error::Error;
 use crate::error::Result;
@@ -17,6 +18,7 @@ use crate::format::tree::Kind;
 use crate::format::tree::Leaf;
 use crate::format::tree::TreeRoot;
 use crate::format::tree::path_order;
+use crate::ops::scatter::Covered;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::stream::Piece;
@@ -24,8 +26,13 @@ use crate::repo::stream::Pieces;
 use crate::repo::tree::LeafAt;
 use crate::repo::tree::Leaves;
 use std::cmp::Ordering;
+use std::io::ErrorKind;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
+/// Longer buffers are not kept for the next chunk.
+const KEPT_BYTES: usize = 2 << 20;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Calls `visit` with every entry at or below a path, in order. The empty path is everything.
@@ -55,12 +62,14 @@ pub fn ls(
 }
 
 /// Writes the content of a file, each byte only after the chunk it is in was verified. Returns
-/// how many there were. A hard link has the content of the file it links to.
+/// how many there were. A hard link has the content of the file it links to. What lies anywhere in
+/// its file is put together in the cache directory or, without one, in `temp_dir`.
 pub fn cat(
     cx: &Context,
     chunks: &Chunks<'_>,
     manifest: &Manifest,
     path: &[u8],
+    temp_dir: &Path,
     out: &mut dyn Write,
 ) -> Result<u64> {
     let path = trimmed(path);
@@ -88,8 +97,13 @@ pub fn cat(
                 Content::Stream(stream) => {
                     check_layout(stream)?;
                     let mut pieces = Pieces::begin(chunks, stream, *size_bytes);
-                    while let Some(piece) = pieces.next(&mut scratch)? {
-                        write_piece(chunks, &mut scratch, &piece, &mut write)?;
+                    let scratch = &mut scratch;
+                    if let Some(covered) = Covered::of(stream, *size_bytes) {
+                        write_scattered(chunks, scratch, &covered, pieces, temp_dir, &mut write)?;
+                        return Ok(*size_bytes);
+                    }
+                    while let Some(piece) = pieces.next(scratch)? {
+                        write_piece(chunks, scratch, &piece, &mut write)?;
                     }
                 }
             }
@@ -182,15 +196,69 @@ pub(super) fn read_piece(
     }
 }
 
-/// Fails if the bytes of a stream are not the bytes of the file in their order.
+/// Fails if nobody knows how a file is made of the bytes of a stream.
 pub(super) fn check_layout(stream: &Stream) -> Result<()> {
     match stream.kind {
-        StreamKind::File | StreamKind::Sqlite => Ok(()),
-        // Captures of these put pages in an order of their own; whoever adds one says so here.
-        StreamKind::Redb { .. } | StreamKind::Sled => Err(Error::Refused {
+        StreamKind::File | StreamKind::Sqlite | StreamKind::Redb { .. } => Ok(()),
+        // Reserved: whoever adds its captures says here how they are put together.
+        StreamKind::Sled => Err(Error::Refused {
             reason: format!("a {:?} stream cannot be put together yet", stream.kind),
         }),
     }
+}
+
+/// Gives the buffer of a chunk back, unless it is too long to be kept.
+pub(super) fn recycle(scratch: &mut Scratch, plain: Vec<u8>) {
+    if plain.capacity() <= KEPT_BYTES {
+        scratch.recycle(plain);
+    }
+}
+
+/// Writes a file whose chunks lie anywhere in it: to a file without a name first, in which they
+/// find their places, and from there in order.
+fn write_scattered(
+    chunks: &Chunks<'_>,
+    scratch: &mut Scratch,
+    covered: &Covered,
+    mut pieces: Pieces<'_>,
+    temp_dir: &Path,
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let dir = chunks.repo().cache_dir().unwrap_or(temp_dir);
+    let file = disk::unnamed_file(dir)?;
+    let failed = |action| Error::io(action, dir.join("(a file without a name)"));
+    while let Some(piece) = pieces.next(scratch)? {
+        pieces.nodes.clear();
+        covered.read(chunks, scratch, &piece, &mut |extent| {
+            let written = file.write_all_at(extent.bytes, extent.offset);
+            written.map_err(failed("write"))
+        })?;
+    }
+    let mut buffer = vec![0; ZEROES.len()];
+    let (mut offset, size_bytes) = (0, covered.size_bytes());
+    while offset < size_bytes {
+        let most = (size_bytes - offset).min(buffer.len() as u64) as usize;
+        match file.read_at(&mut buffer[..most], offset) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed("read")(error)),
+            // Behind the last extent.
+            Ok(0) => return write_zeroes(size_bytes - offset, write),
+            Ok(len) => {
+                write(&buffer[..len])?;
+                offset += len as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_zeroes(mut left: u64, write: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    while left > 0 {
+        let now = left.min(ZEROES.len() as u64);
+        write(&ZEROES[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
 }
 
 fn write_piece(
@@ -202,16 +270,10 @@ fn write_piece(
     if piece.id != HOLE {
         let plain = read_piece(chunks, scratch, piece)?;
         write(&plain)?;
-        scratch.recycle(plain);
+        recycle(scratch, plain);
         return Ok(());
     }
-    let mut left = piece.plain_bytes;
-    while left > 0 {
-        let now = left.min(ZEROES.len() as u64);
-        write(&ZEROES[..now as usize])?;
-        left -= now;
-    }
-    Ok(())
+    write_zeroes(piece.plain_bytes, write)
 }
 
 fn existing(chunks: &Chunks<'_>, manifest: &Manifest, path: &[u8]) -> Result<(LeafAt, usize)> {

@@ -5,6 +5,7 @@ mod budget;
 pub mod check;
 pub mod inspect;
 pub mod restore;
+mod scatter;
 pub mod snapshots;
 mod tally;
 

@@ -170,7 +170,15 @@ pub(super) fn cat(session: &Session, args: &CatArgs) -> Outcome<u8> {
     let snapshot = session.resolve(&snapshots, reference)?;
     let chunks = Chunks::open(&repo, &state.packs)?;
     let mut writer = session.output.writer();
-    let written = inspect::cat(&session.cx, &chunks, &snapshot.manifest, path, &mut writer);
+    let temp_dir = &session.environment.temp_dir;
+    let written = inspect::cat(
+        &session.cx,
+        &chunks,
+        &snapshot.manifest,
+        path,
+        temp_dir,
+        &mut writer,
+    );
     chunks.save_index();
     written.map_err(name_stdout)?;
     Ok(DONE)

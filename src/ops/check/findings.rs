@@ -29,7 +29,7 @@ pub(super) enum Cause {
     Object(String),
 }
 
-/// What snapshots reach: the tree nodes at which something is wrong.
+/// What snapshots reach: the tree nodes, and records of databases, at which something is wrong.
 pub(super) type Reached = HashMap<ChunkId, BTreeSet<SnapshotId>>;
 
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub(super) struct Findings {
 #[derive(Default)]
 struct Finding {
     messages: BTreeSet<String>,
-    /// Tree nodes at which it was met.
+    /// Tree nodes, and records of databases, at which it was met.
     nodes: HashSet<ChunkId>,
     paths: Tally,
 }

@@ -4,6 +4,7 @@
 //! it concerns. Only a store that cannot even be listed is an error. A pack is believed missing
 //! only when asking for it by name says so (I14).
 
+mod databases;
 mod findings;
 mod packs;
 mod trees;
@@ -117,10 +118,11 @@ pub fn check(
     pack_check.count(&mut report);
 
     cx.progress.event(Event::Phase("check snapshots"));
-    let damaged = pack_check.into_damaged();
-    let trees = Trees::new(cx, &chunks, &findings, damaged);
+    let trees = Trees::new(cx, &chunks, &findings, pack_check.finish());
     trees.check(snapshots, &mut report)?;
-    let attributed = trees.attribute(snapshots)?;
+    databases::check(cx, &chunks, &findings, snapshots)?;
+    let mut attributed = trees.attribute(snapshots)?;
+    databases::attribute(&findings, snapshots, &mut attributed);
     report.problems = findings.into_problems(&attributed);
     let took_ns = cx.clock.now().since_ns(started_at);
     report.duration_ms = u64::try_from(took_ns / 1_000_000).unwrap_or(0);

@@ -10,11 +10,14 @@ use crate::format::container::HEADER_BYTES;
 use crate::format::container::ObjectKind;
 use crate::format::container::Opener;
 use crate::format::entry::PackBytes;
+use crate::format::extents;
 use crate::format::pack;
+use crate::format::pack::ChunkKind;
 use crate::format::pack::Codec;
 use crate::format::pack::Row;
 use crate::format::pack::TAIL_BYTES;
 use crate::format::wire::Decoded;
+use crate::id::ChunkId;
 use crate::id::PackId;
 use crate::ops::budget::Budget;
 use crate::ops::check::CheckReport;
@@ -24,6 +27,7 @@ use crate::ops::check::findings::Findings;
 use crate::ops::check::findings::cause_of;
 use crate::ops::check::for_each;
 use crate::ops::inspect;
+use crate::ops::scatter;
 use crate::repo::Repo;
 use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
@@ -33,8 +37,10 @@ use crate::store::Folder;
 use crate::store::Key;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -44,6 +50,28 @@ const HELD_BYTES_MAX: u64 = 48 << 20;
 
 /// Records that do not decode, by pack and offset, and why.
 pub(super) type Damaged = HashMap<(PackId, u32), Cause>;
+
+/// What was learned of chunks of data on the way: of those that hold extents, where in a file the
+/// last one ends. Which streams a chunk is part of is found out later, so every chunk is tried.
+#[derive(Default)]
+pub(super) struct ExtentEnds {
+    /// Packs that were read from end to end.
+    packs: HashSet<PackId>,
+    ends: HashMap<ChunkId, u64>,
+}
+
+impl ExtentEnds {
+    /// Returns what is wrong with the chunk of a stream of extents in a file of this length, if its
+    /// pack was read.
+    pub(super) fn wrong(&self, id: &ChunkId, pack: &PackId, size_bytes: u64) -> Option<&str> {
+        match self.ends.get(id) {
+            _ if !self.packs.contains(pack) => None,
+            Some(end) if *end <= size_bytes => None,
+            Some(_) => Some("an extent lies beyond the end of the file"),
+            None => Some("it does not hold extents"),
+        }
+    }
+}
 
 /// Opens every pack and returns those whose table can be used.
 pub(super) fn open_all(
@@ -155,6 +183,7 @@ pub(super) struct PackCheck<'a> {
     chunks: &'a Chunks<'a>,
     findings: &'a Findings,
     damaged: Mutex<Damaged>,
+    extent_ends: Mutex<ExtentEnds>,
     has_broken_chains: Mutex<bool>,
     read_packs: AtomicU64,
     read_records: AtomicU64,
@@ -171,6 +200,7 @@ impl<'a> PackCheck<'a> {
             chunks,
             findings,
             damaged: Mutex::default(),
+            extent_ends: Mutex::default(),
             has_broken_chains: Mutex::new(false),
             read_packs: AtomicU64::new(0),
             read_records: AtomicU64::new(0),
@@ -262,7 +292,15 @@ impl<'a> PackCheck<'a> {
                 _ => self.chunks.read_record(scratch, row.encoding.kind, &record),
             };
             match done {
-                Ok(plain) => scratch.recycle(plain),
+                Ok(plain) => {
+                    if row.encoding.kind == ChunkKind::Data
+                        && let Ok(extents) = extents::decode(&plain)
+                    {
+                        let end = extents.iter().map(scatter::end).max().unwrap_or(0);
+                        self.extent_ends().ends.insert(row.id, end);
+                    }
+                    scratch.recycle(plain);
+                }
                 Err(error) => {
                     let cause = self.findings.error(&error);
                     let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,7 +309,13 @@ impl<'a> PackCheck<'a> {
             }
             self.read_records.fetch_add(1, Ordering::Relaxed);
         }
+        self.extent_ends().packs.insert(*pack);
         Ok(())
+    }
+
+    fn extent_ends(&self) -> MutexGuard<'_, ExtentEnds> {
+        let ends = self.extent_ends.lock();
+        ends.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decode(
@@ -311,8 +355,9 @@ impl<'a> PackCheck<'a> {
         report.read_records = self.read_records.load(Ordering::Relaxed);
     }
 
-    /// Returns the records that do not decode; `None` if every record found can be relied on.
-    pub(super) fn into_damaged(self) -> Option<Damaged> {
+    /// Returns the records that do not decode, `None` if every record found can be relied on, and
+    /// what was learned of extents.
+    pub(super) fn finish(self) -> (Option<Damaged>, ExtentEnds) {
         let damaged = self
             .damaged
             .into_inner()
@@ -320,7 +365,9 @@ impl<'a> PackCheck<'a> {
         let broken = self.has_broken_chains.into_inner();
         let broken = broken.unwrap_or_else(PoisonError::into_inner);
         let is_whole = damaged.is_empty() && !broken && !self.findings.has_bad_packs();
-        (!is_whole).then_some(damaged)
+        let ends = self.extent_ends.into_inner();
+        let ends = ends.unwrap_or_else(PoisonError::into_inner);
+        ((!is_whole).then_some(damaged), ends)
     }
 }
 

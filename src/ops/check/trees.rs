@@ -15,6 +15,7 @@ use crate::format::list::Flavour;
 use crate::format::list::HOLE;
 use crate::format::list::ListNode;
 use crate::format::list::Stream;
+use crate::format::list::StreamKind;
 use crate::format::manifest::Manifest;
 use crate::format::pack::ChunkKind;
 use crate::format::tree::Content;
@@ -32,6 +33,7 @@ use crate::ops::check::findings::Reached;
 use crate::ops::check::for_each;
 use crate::ops::check::packs;
 use crate::ops::check::packs::Damaged;
+use crate::ops::check::packs::ExtentEnds;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
@@ -54,6 +56,8 @@ struct Listed {
     id: ChunkId,
     level: u8,
     plain_bytes: u64,
+    /// How long the file is, if chunks hold extents of it.
+    scattered: Option<u64>,
 }
 
 /// A tree node, the first path its parent gives it, and the one the next node begins with.
@@ -70,6 +74,7 @@ pub(super) struct Trees<'a> {
     findings: &'a Findings,
     /// `None` while there is no reason to doubt any record.
     damaged: Option<Damaged>,
+    extent_ends: ExtentEnds,
     records: Mutex<HashMap<(PackId, u32), Option<Cause>>>,
     lists: Mutex<HashMap<Listed, Causes>>,
     clean: Causes,
@@ -80,13 +85,14 @@ impl<'a> Trees<'a> {
         cx: &'a Context,
         chunks: &'a Chunks<'a>,
         findings: &'a Findings,
-        damaged: Option<Damaged>,
+        (damaged, extent_ends): (Option<Damaged>, ExtentEnds),
     ) -> Trees<'a> {
         Trees {
             cx,
             chunks,
             findings,
             damaged,
+            extent_ends,
             records: Mutex::default(),
             lists: Mutex::default(),
             clean: Causes::default(),
@@ -208,7 +214,9 @@ impl<'a> Trees<'a> {
         }
         for (number, (bundle, sum)) in leaf.bundles.iter().zip(sums).enumerate() {
             // Nobody reads the content of nothing but empty files.
-            let cause = (sum > 0).then(|| self.chunk(&bundle.id, sum)).flatten();
+            let cause = (sum > 0)
+                .then(|| self.chunk(&bundle.id, sum, None))
+                .flatten();
             let Some(cause) = cause else { continue };
             for (entry, place) in leaf.entries.iter().zip(&places) {
                 if place.is_some_and(|place| place.bundle == number && place.size_bytes > 0) {
@@ -223,6 +231,7 @@ impl<'a> Trees<'a> {
             id: stream.root,
             level: stream.level,
             plain_bytes: stream.plain_bytes(size_bytes),
+            scattered: matches!(stream.kind, StreamKind::Redb { .. }).then_some(size_bytes),
         };
         match root.plain_bytes {
             0 => Arc::clone(&self.clean),
@@ -231,11 +240,11 @@ impl<'a> Trees<'a> {
     }
 
     fn list(&self, scratch: &mut Scratch, flavour: &Flavour, listed: Listed) -> Causes {
-        if listed.id == HOLE {
+        if listed.id == HOLE && listed.scattered.is_none() {
             return Arc::clone(&self.clean);
         }
-        if listed.level == 0 {
-            return match self.chunk(&listed.id, listed.plain_bytes) {
+        if listed.level == 0 || listed.id == HOLE {
+            return match self.chunk(&listed.id, listed.plain_bytes, listed.scattered) {
                 None => Arc::clone(&self.clean),
                 Some(cause) => Arc::new(BTreeSet::from([cause])),
             };
@@ -284,6 +293,7 @@ impl<'a> Trees<'a> {
                     id: child.id,
                     level,
                     plain_bytes: child.plain_bytes,
+                    scattered: listed.scattered,
                 };
                 children.iter().map(child).collect()
             }
@@ -299,6 +309,7 @@ impl<'a> Trees<'a> {
                         id,
                         level,
                         plain_bytes,
+                        scattered: listed.scattered,
                     }
                 };
                 ids.into_iter().map(&mut child).collect()
@@ -315,17 +326,27 @@ impl<'a> Trees<'a> {
     }
 
     /// Returns why a chunk of data cannot be read, as far as can be told without reading it.
-    fn chunk(&self, id: &ChunkId, plain_bytes: u64) -> Option<Cause> {
+    fn chunk(&self, id: &ChunkId, plain_bytes: u64, scattered: Option<u64>) -> Option<Cause> {
+        let wrong = |reason: String| {
+            let cause = Cause::Object(format!("chunk {id}"));
+            self.findings.note(&cause, reason);
+            Some(cause)
+        };
+        if *id == HOLE {
+            return wrong("a stream of extents has a hole".to_string());
+        }
         let mut cause = Cause::Lost;
         for record in self.chunks.find(id) {
             match self.record(&record) {
-                None if u64::from(record.plain_bytes) == plain_bytes => return None,
+                None if u64::from(record.plain_bytes) == plain_bytes => {
+                    let ends = &self.extent_ends;
+                    let reason = scattered.and_then(|size| ends.wrong(id, &record.pack, size))?;
+                    return wrong(reason.to_string());
+                }
                 None => {
                     let length = record.plain_bytes;
                     let reason = format!("it has {length} bytes where {plain_bytes} are listed");
-                    cause = Cause::Object(format!("chunk {id}"));
-                    self.findings.note(&cause, reason);
-                    return Some(cause);
+                    return wrong(reason);
                 }
                 Some(why) => cause = why,
             }

@@ -17,17 +17,17 @@ use crate::ops::restore::content::or_fail;
 use crate::ops::restore::queue::Queue;
 use crate::ops::restore::run;
 use crate::ops::restore::run::Run;
+use crate::ops::scatter::Covered;
 use crate::repo::chunks::Scratch;
 use crate::repo::stream::Piece;
 use crate::repo::stream::Pieces;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
 /// A thread hands pieces of a large file on in runs of about so many bytes.
 const RUN_BYTES: u64 = 2 << 20;
 const RUN_PIECES: usize = 64;
-/// Longer buffers are not kept for the next chunk.
-const KEPT_BYTES: usize = 2 << 20;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A large file that several threads write to. Whoever lets go of it last gives it its name.
@@ -36,6 +36,8 @@ pub(super) struct LargeFile<'r> {
     size_bytes: u64,
     file: NewFile<'r>,
     failed: OnceLock<Error>,
+    /// For a stream of extents.
+    covered: Option<Covered>,
 }
 
 /// Begins a large file. Runs of pieces that other threads have room for go to them.
@@ -86,7 +88,9 @@ fn try_stream<'r>(
         entry,
         size_bytes,
         failed: OnceLock::new(),
+        covered: Covered::of(&stream, size_bytes),
     });
+
     match hand_out(run, queue, scratch, &file, &stream) {
         Err(error) if run::is_fatal(&error) => Err(error),
         // Reported once, by whoever lets go last.
@@ -105,6 +109,10 @@ fn hand_out<'r>(
     file: &Arc<LargeFile<'r>>,
     stream: &Stream,
 ) -> Result<()> {
+    if file.covered.is_some() {
+        // What lies between extents is known last, so all of it is zero first.
+        write_zeroes(run, file, 0..file.size_bytes)?;
+    }
     let mut pieces = Pieces::begin(run.chunks, stream, file.size_bytes);
     let (mut batch, mut batch_bytes) = (Vec::new(), 0_u64);
     while let Some(piece) = pieces.next(scratch)? {
@@ -141,7 +149,7 @@ pub(super) fn write_pieces(
             return Ok(());
         }
         match write_piece(run, scratch, file, piece) {
-            Ok(()) => run.progress(0, piece.plain_bytes),
+            Ok(bytes) => run.progress(0, bytes),
             Err(error) if run::is_fatal(&error) => return run.fail(&file.entry.path, error),
             Err(error) => {
                 let _ = file.failed.set(error);
@@ -151,31 +159,45 @@ pub(super) fn write_pieces(
     Ok(())
 }
 
+/// Returns how many bytes of the file it brought, holes included.
 fn write_piece(
     run: &Run<'_>,
     scratch: &mut Scratch,
     file: &LargeFile<'_>,
     piece: &Piece,
-) -> Result<()> {
-    let keeps_holes = run.options.sparse == Sparse::Holes;
+) -> Result<u64> {
+    if let Some(covered) = &file.covered {
+        let _share = run.budget.take(piece.plain_bytes);
+        return covered.read(run.chunks, scratch, piece, &mut |extent| {
+            write_plain(run, file, extent.offset, extent.bytes)
+        });
+    }
     if piece.id == HOLE {
-        let end = piece.offset + piece.plain_bytes;
-        let mut offset = if keeps_holes { end } else { piece.offset };
-        while offset < end {
-            run.check()?;
-            let len = (end - offset).min(ZEROES.len() as u64);
-            file.file.write_at(offset, &ZEROES[..len as usize])?;
-            offset += len;
-        }
-        return Ok(());
+        write_zeroes(run, file, piece.offset..piece.offset + piece.plain_bytes)?;
+        return Ok(piece.plain_bytes);
     }
     let _share = run.budget.take(piece.plain_bytes);
     let plain = inspect::read_piece(run.chunks, scratch, piece)?;
-    if !(keeps_holes && is_zero(&plain)) {
-        file.file.write_at(piece.offset, &plain)?;
+    write_plain(run, file, piece.offset, &plain)?;
+    inspect::recycle(scratch, plain);
+    Ok(piece.plain_bytes)
+}
+
+fn write_plain(run: &Run<'_>, file: &LargeFile<'_>, offset: u64, plain: &[u8]) -> Result<()> {
+    match run.options.sparse == Sparse::Holes && is_zero(plain) {
+        true => Ok(()),
+        false => file.file.write_at(offset, plain),
     }
-    if plain.capacity() <= KEPT_BYTES {
-        scratch.recycle(plain);
+}
+
+/// Writes zeroes where holes are not wanted.
+fn write_zeroes(run: &Run<'_>, file: &LargeFile<'_>, range: Range<u64>) -> Result<()> {
+    let mut offset = range.start;
+    while offset < range.end && run.options.sparse == Sparse::Filled {
+        run.check()?;
+        let len = (range.end - offset).min(ZEROES.len() as u64);
+        file.file.write_at(offset, &ZEROES[..len as usize])?;
+        offset += len;
     }
     Ok(())
 }
@@ -192,7 +214,12 @@ pub(super) fn release(run: &Run<'_>, file: Arc<LargeFile<'_>>) -> Result<()> {
         size_bytes,
         file,
         failed,
+        covered,
     } = file;
+    if let Some(covered) = covered {
+        // Nobody has written what lies between extents.
+        run.progress(0, size_bytes.saturating_sub(covered.bytes()));
+    }
     let done = match failed.into_inner() {
         Some(error) => Err(error),
         // A hole at the end was not written.
