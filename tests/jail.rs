@@ -126,6 +126,8 @@ fn attack(jail: &Jail, path: &[u8]) {
         assert_refused(jail.make_hard_link(b"new", path, replace));
         assert_refused(jail.set_attributes(path, &attributes));
         assert_refused(jail.remove(path));
+        assert_refused(jail.set_aside(path));
+        assert_refused(jail.rename(path, b"new"));
         assert_refused(jail.stat(path));
         assert_refused(jail.read_file(path).map(drop));
     }
@@ -316,6 +318,33 @@ fn files_and_directories_replace_each_other_only_when_nothing_is_lost() {
     assert!(scene.root("empty").is_file());
     assert!(scene.root("file").is_dir());
     assert_eq!(scene.temp_files(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_is_set_aside_gets_its_name_back_unless_that_is_taken() {
+    let scene = Scene::new();
+    let jail = &scene.jail;
+    jail.make_dir(b"d", Replace::Never).unwrap();
+    let long = [b"d/", &[b'n'; 255][..]].concat();
+    for path in [&b"file"[..], b"d/file", &long] {
+        write(jail, path, 0o600, Replace::Never).unwrap();
+
+        let aside = jail.set_aside(path).unwrap();
+        assert_eq!(jail.stat(path).unwrap(), None);
+        assert!(jail.stat(&aside).unwrap().is_some());
+        jail.rename(&aside, path).unwrap();
+        assert!(jail.stat(path).unwrap().is_some());
+
+        let aside = jail.set_aside(path).unwrap();
+        write(jail, path, 0o600, Replace::Never).unwrap();
+        assert_refused(jail.rename(&aside, path));
+        jail.remove(&aside).unwrap();
+        assert!(jail.stat(path).unwrap().is_some());
+    }
+    assert_refused(jail.rename(b"file", b"d/new"));
+    assert_refused(jail.rename(b"file", b".."));
+    assert_refused(jail.rename(b"file", b"../outside/new"));
+    scene.assert_outside_is_untouched();
 }
 
 #[test]

@@ -20,5 +20,6 @@ mod log_disk;
 mod readme;
 mod restore;
 mod scatter;
+mod sidecars;
 mod support;
 mod tidy;

@@ -8,6 +8,8 @@
 //! Invariants: I9 (see `attributes`); nothing that exists is ever opened for writing, so no hard
 //! link or symlink planted in the tree can lead a write elsewhere.
 
+mod aside;
+
 use crate::context::Random;
 use crate::context::SystemRandom;
 use crate::disk::attributes;
@@ -429,16 +431,7 @@ impl Temp<'_> {
         let (_, name) = beneath::split(&self.path);
         let (dir, temp) = (&self.dir, &self.name[..]);
         let result = match replace {
-            Replace::Never => {
-                match rustix::fs::renameat_with(dir, temp, dir, name, RenameFlags::NOREPLACE) {
-                    // File systems without the flag have hard links.
-                    Err(Errno::INVAL | Errno::NOSYS) => {
-                        rustix::fs::linkat(dir, temp, dir, name, AtFlags::empty())
-                            .and_then(|()| rustix::fs::unlinkat(dir, temp, AtFlags::empty()))
-                    }
-                    result => result,
-                }
-            }
+            Replace::Never => rename_new(dir, temp, name),
             Replace::Existing => match rustix::fs::renameat(dir, temp, dir, name) {
                 Err(Errno::ISDIR) => {
                     self.jail.forget(&self.path);
@@ -469,6 +462,18 @@ impl Drop for Temp<'_> {
             // Nothing to do about a failure; the prefix tells what is left over.
             let _ = rustix::fs::unlinkat(&self.dir, &self.name[..], AtFlags::empty());
         }
+    }
+}
+
+/// Renames within a directory; an existing name is an error.
+fn rename_new(dir: &OwnedFd, from: &[u8], to: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        // File systems without the flag have hard links.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())
+                .and_then(|()| rustix::fs::unlinkat(dir, from, AtFlags::empty()))
+        }
+        result => result,
     }
 }
 

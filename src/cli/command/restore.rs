@@ -33,6 +33,7 @@ struct PlanBody {
     update_files: u64,
     equal_files: u64,
     kept_files: u64,
+    removed_files: u64,
     conflicts: u64,
     lost_files: u64,
     write_bytes: u64,
@@ -86,8 +87,12 @@ pub(super) fn run(session: &Session, args: RestoreArgs) -> Outcome<u8> {
     }
     if plan.conflicts.count > 0 {
         let number = text::count(plan.conflicts.count, "path differs", "paths differ");
+        let logs = match plan.conflicting_logs {
+            0 => "",
+            _ => "; SQLite would replay logs that are there into a restored database",
+        };
         let message = format!(
-            "{number} in {}, and nothing is replaced",
+            "{number} in {}, and nothing is replaced{logs}",
             options.target.display()
         );
         let failure = Failure::new("refused", 2, message);
@@ -177,6 +182,7 @@ fn plan_lines(
     tally(&mut lines, "replace", &plan.replace, EXAMPLES);
     tally(&mut lines, "update", &plan.update, 0);
     tally(&mut lines, "unchanged", &plan.equal, 0);
+    tally(&mut lines, "remove", &plan.remove, EXAMPLES);
     tally(&mut lines, "keep", &plan.kept, EXAMPLES);
     tally(&mut lines, "differs", &plan.conflicts, EXAMPLES);
     tally(&mut lines, "LOST", &plan.lost, EXAMPLES);
@@ -259,6 +265,7 @@ fn plan_body(plan: &RestorePlan) -> PlanBody {
         update_files: plan.update.count,
         equal_files: plan.equal.count,
         kept_files: plan.kept.count,
+        removed_files: plan.remove.count,
         conflicts: plan.conflicts.count,
         lost_files: plan.lost.count,
         write_bytes: plan.write_bytes,

@@ -12,7 +12,6 @@ use crate::format::manifest::Manifest;
 use crate::format::tree::Content;
 use crate::format::tree::Entry;
 use crate::format::tree::Kind;
-use crate::format::tree::TreeRoot;
 use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::RestorePlan;
@@ -26,6 +25,7 @@ use crate::ops::restore::select::Only;
 use crate::ops::restore::select::SelectedLeaf;
 use crate::ops::restore::select::Selection;
 use crate::ops::restore::select::Step;
+use crate::ops::restore::sidecars;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::Target;
 use crate::ops::restore::target::node_attributes;
@@ -61,8 +61,8 @@ pub fn apply(
     let (files, bytes) = plan.total();
     cx.progress.event(Event::Total { files, bytes });
 
-    let run = Run::begin(cx, chunks, options, &target);
-    execute(&run, &manifest.tree, &only, is_new);
+    let run = Run::begin(cx, chunks, options, &target, &manifest.tree, &only);
+    execute(&run, is_new);
     let mut report = run.finish()?;
     if options.sync == Sync::Once {
         // Order: success is reported after everything above is durable (I6).
@@ -74,11 +74,9 @@ pub fn apply(
 }
 
 /// Walks and writes. Whatever stops it is kept in the run.
-fn execute<'r>(run: &'r Run<'r>, root: &'r TreeRoot, only: &'r Only, is_new: bool) {
+fn execute<'r>(run: &'r Run<'r>, is_new: bool) {
     let mut walker = Walker {
         run,
-        root,
-        only,
         made: HashSet::new(),
         has_links: false,
     };
@@ -103,8 +101,6 @@ fn execute<'r>(run: &'r Run<'r>, root: &'r TreeRoot, only: &'r Only, is_new: boo
 /// The thread that walks.
 struct Walker<'r> {
     run: &'r Run<'r>,
-    root: &'r TreeRoot,
-    only: &'r Only,
     /// Directories made here that only lead to what was asked for.
     made: HashSet<Vec<u8>>,
     has_links: bool,
@@ -114,7 +110,7 @@ impl<'r> Walker<'r> {
     /// Makes directories and hands everything else out.
     fn contents(&mut self, queue: &Queue<Job<'r>>) -> Result<()> {
         let mut scratch = Scratch::default();
-        let mut selection = Selection::begin(self.run.chunks, self.root, self.only);
+        let mut selection = Selection::begin(self.run.chunks, self.run.root, self.run.only);
         let mut dirs: Vec<Vec<u8>> = Vec::new();
         loop {
             self.run.check()?;
@@ -225,7 +221,7 @@ impl<'r> Walker<'r> {
             return Ok(());
         }
         let mut scratch = Scratch::default();
-        let mut selection = Selection::begin(self.run.chunks, self.root, self.only);
+        let mut selection = Selection::begin(self.run.chunks, self.run.root, self.run.only);
         // Where the first name of a file is not restored, its first link takes the place.
         let mut stand_ins = HashMap::new();
         loop {
@@ -259,12 +255,12 @@ impl<'r> Walker<'r> {
             let reason = format!("it is a hard link to \"{first}\", {reason}");
             Err(Error::Refused { reason })
         };
-        let found = crate::ops::inspect::find_in(self.run.chunks, scratch, self.root, first)?;
+        let found = crate::ops::inspect::find_in(self.run.chunks, scratch, self.run.root, first)?;
         let Some((LeafAt { leaf, .. }, index)) = found else {
             return refused("which is not in the snapshot");
         };
         let target = &leaf.entries[index];
-        let first = match self.only.wants(first, &target.kind) {
+        let first = match self.run.only.wants(first, &target.kind) {
             true => first,
             false => match stand_ins.get(first) {
                 Some(stand_in) => stand_in,
@@ -290,12 +286,18 @@ impl<'r> Walker<'r> {
         if !is_linkable || !matches!(state, State::Equal | State::Xattrs | State::Attributes) {
             return refused("which was not restored");
         }
+        let aside = match sidecars::is_database(&target.kind) {
+            true => Some(sidecars::set_aside(self.run, &entry.path)?),
+            false => None,
+        };
+        let discard = || aside.map_or(Ok(()), sidecars::SetAside::discard);
         if self.run.target.compare_link(&entry.path, first)? == State::Equal {
             self.run.count(|report| report.equal += 1);
-            return Ok(());
+            return discard();
         }
         let jail = &self.run.target.jail;
         jail.make_hard_link(&entry.path, first, self.run.replace())?;
+        discard()?;
         self.run.count(|report| report.others += 1);
         Ok(())
     }
@@ -303,7 +305,7 @@ impl<'r> Walker<'r> {
     /// Gives directories their attributes, each after all that is below it.
     fn directories(&self) -> Result<()> {
         let mut scratch = Scratch::default();
-        let mut selection = Selection::begin(self.run.chunks, self.root, self.only);
+        let mut selection = Selection::begin(self.run.chunks, self.run.root, self.run.only);
         let mut open: Vec<(Entry, bool)> = Vec::new();
         loop {
             self.run.check()?;
@@ -395,8 +397,14 @@ impl RestorePlan {
             } else {
                 String::new()
             };
+            let logs = match self.conflicting_logs {
+                0 => String::new(),
+                count => format!(
+                    "; {count} of them would be replayed by SQLite into a restored database"
+                ),
+            };
             let reason = format!(
-                "{} exist and differ: {}{more}; nothing was written",
+                "{} exist and differ: {}{more}{logs}; nothing was written",
                 self.conflicts.count,
                 shown.join(", ")
             );

@@ -18,6 +18,8 @@ use crate::ops::restore::large;
 use crate::ops::restore::large::LargeFile;
 use crate::ops::restore::queue::Queue;
 use crate::ops::restore::run::Run;
+use crate::ops::restore::sidecars;
+use crate::ops::restore::sidecars::SetAside;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::node_attributes;
 use crate::repo::chunks::Scratch;
@@ -182,7 +184,12 @@ pub(super) fn publish(
     entry: &Entry,
     size_bytes: u64,
 ) -> Result<()> {
+    let aside = match sidecars::is_database(&entry.kind) {
+        true => Some(sidecars::set_aside(run, &entry.path)?),
+        false => None,
+    };
     let problems = file.finish(&node_attributes(entry), run.replace())?;
+    aside.map_or(Ok(()), SetAside::discard)?;
     run.warn(problems);
     run.count(|report| {
         report.files += 1;
@@ -193,6 +200,9 @@ pub(super) fn publish(
 
 /// Deals with a file whose content is right.
 pub(super) fn settle(run: &Run<'_>, entry: &Entry, state: State) -> Result<()> {
+    if sidecars::is_database(&entry.kind) {
+        sidecars::set_aside(run, &entry.path)?.discard()?;
+    }
     if run.is_done(state) {
         run.count(|report| report.equal += 1);
         return Ok(());

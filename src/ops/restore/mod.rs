@@ -14,6 +14,7 @@ mod plan;
 mod queue;
 mod run;
 mod select;
+mod sidecars;
 mod target;
 
 pub use apply::apply;

@@ -24,6 +24,7 @@ use crate::ops::restore::select::Only;
 use crate::ops::restore::select::SelectedLeaf;
 use crate::ops::restore::select::Selection;
 use crate::ops::restore::select::Step;
+use crate::ops::restore::sidecars;
 use crate::ops::restore::target;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::Target;
@@ -37,6 +38,7 @@ use crate::source::files::Rules;
 use crate::source::files::Walk;
 use crate::source::files::WalkOptions;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -50,6 +52,8 @@ pub struct RestorePlan {
     tree: TreeRoot,
     target: PathBuf,
     leftovers: Vec<Vec<u8>>,
+    /// Logs beside restored databases, removed or in the way.
+    logs: BTreeSet<Vec<u8>>,
     /// What is not there yet.
     pub create: Tally,
     /// What differs and is replaced.
@@ -60,6 +64,10 @@ pub struct RestorePlan {
     pub equal: Tally,
     /// What differs and may not be replaced.
     pub conflicts: Tally,
+    /// How many of them are logs that SQLite would replay into a restored database.
+    pub conflicting_logs: u64,
+    /// Logs beside restored SQLite databases, which belong to what was there before.
+    pub remove: Tally,
     /// What is in the target and not in the snapshot. It stays.
     pub kept: Tally,
     /// What cannot be restored because the snapshot is damaged or makes no sense there.
@@ -103,6 +111,7 @@ impl fmt::Display for RestorePlan {
             ("replace", &self.replace),
             ("set attributes of", &self.update),
             ("leave equal", &self.equal),
+            ("remove (logs of databases before)", &self.remove),
             ("keep (not in the snapshot)", &self.kept),
             ("in the way", &self.conflicts),
             ("lost", &self.lost),
@@ -196,7 +205,7 @@ impl Planner<'_> {
     fn leaf(&mut self, root: &TreeRoot, selected: &SelectedLeaf) -> Result<()> {
         for step in &selected.steps {
             let entry = selected.entry(step);
-            let (state, bytes) = match step {
+            let (state, bytes, is_database) = match step {
                 Step::Impossible(_) => {
                     self.plan.lost.add(&entry.path, 0);
                     continue;
@@ -204,11 +213,14 @@ impl Planner<'_> {
                 Step::Ancestor(_) => match self.compare(entry)? {
                     // One that exists is left alone.
                     State::Equal | State::Attributes | State::Xattrs => continue,
-                    state => (state, 0),
+                    state => (state, 0, false),
                 },
                 Step::Wanted(_) => match &entry.kind {
                     Kind::HardLink { path } => self.link(root, entry, path)?,
-                    _ => (self.compare(entry)?, size_bytes(entry)),
+                    kind => {
+                        let is_database = sidecars::is_database(kind);
+                        (self.compare(entry)?, size_bytes(entry), is_database)
+                    }
                 },
             };
             let state = match (step, state) {
@@ -220,12 +232,33 @@ impl Planner<'_> {
                 }
                 _ => state,
             };
-            self.tally(entry, state, bytes)?;
+            let is_restored = self.tally(entry, state, bytes)?;
+            if is_restored && is_database {
+                self.logs(root, &entry.path)?;
+            }
         }
         Ok(())
     }
 
-    fn tally(&mut self, entry: &Entry, state: State, bytes: u64) -> Result<()> {
+    /// Counts the logs beside a database: they are removed, or in the way.
+    fn logs(&mut self, root: &TreeRoot, database: &[u8]) -> Result<()> {
+        let Some(target) = self.target else {
+            return Ok(());
+        };
+        for stale in sidecars::stale(self.chunks, root, self.only, target, database)? {
+            if self.options.replace == Replace::Changed {
+                self.plan.remove.add(&stale.path, stale.bytes);
+            } else {
+                self.plan.conflicts.add(&stale.path, stale.bytes);
+                self.plan.conflicting_logs += 1;
+            }
+            self.plan.logs.insert(stale.path);
+        }
+        Ok(())
+    }
+
+    /// Returns whether nothing is in the way that is never replaced.
+    fn tally(&mut self, entry: &Entry, state: State, bytes: u64) -> Result<bool> {
         let replaces = self.options.replace == Replace::Changed;
         let is_dir = entry.kind == Kind::Directory;
         let blocked = state == State::Different && self.is_full_dir(&entry.path)?;
@@ -243,7 +276,7 @@ impl Planner<'_> {
         if matches!(state, State::Absent | State::Different) {
             plan.write_bytes = plan.write_bytes.saturating_add(bytes);
         }
-        Ok(())
+        Ok(!blocked)
     }
 
     fn compare(&self, entry: &Entry) -> Result<State> {
@@ -254,19 +287,22 @@ impl Planner<'_> {
     }
 
     /// Compares a hard link, or the copy that takes its place when its first name is not wanted.
-    fn link(&mut self, root: &TreeRoot, entry: &Entry, first: &[u8]) -> Result<(State, u64)> {
+    /// Tells whether it is a name of a database, too.
+    fn link(&mut self, root: &TreeRoot, entry: &Entry, first: &[u8]) -> Result<(State, u64, bool)> {
+        let mut is_database = false;
         let found = inspect::find_in(self.chunks, &mut self.scratch, root, first);
         if let Ok(Some((LeafAt { leaf, .. }, index))) = found {
             let target = &leaf.entries[index];
+            is_database = sidecars::is_database(&target.kind);
             if !self.only.wants(first, &target.kind) {
                 let mut copy = target.clone();
                 copy.path.clone_from(&entry.path);
-                return Ok((self.compare(&copy)?, size_bytes(&copy)));
+                return Ok((self.compare(&copy)?, size_bytes(&copy), is_database));
             }
         }
         match self.target {
-            Some(target) => Ok((target.compare_link(&entry.path, first)?, 0)),
-            None => Ok((State::Absent, 0)),
+            Some(target) => Ok((target.compare_link(&entry.path, first)?, 0, is_database)),
+            None => Ok((State::Absent, 0, is_database)),
         }
     }
 
@@ -355,6 +391,9 @@ fn find_kept(
             }
         }
         if ahead.as_ref().is_some_and(|entry| entry.path == item.path) || item.path.is_empty() {
+            continue;
+        }
+        if plan.logs.contains(&item.path) {
             continue;
         }
         if target::is_leftover(&item.path) && plan.leftovers.len() < LEFTOVERS_MAX {

@@ -6,11 +6,13 @@ use crate::disk::jail;
 use crate::disk::node::Problem;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::tree::TreeRoot;
 use crate::ops::budget::Budget;
 use crate::ops::restore::Compare;
 use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::RestoreReport;
+use crate::ops::restore::select::Only;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::Target;
 use crate::repo::chunks::Chunks;
@@ -30,6 +32,8 @@ pub(super) struct Run<'a> {
     pub chunks: &'a Chunks<'a>,
     pub options: &'a RestoreOptions,
     pub target: &'a Target,
+    pub root: &'a TreeRoot,
+    pub only: &'a Only,
     pub budget: Budget,
     report: Mutex<RestoreReport>,
     fatal: Mutex<Option<Error>>,
@@ -41,12 +45,16 @@ impl<'a> Run<'a> {
         chunks: &'a Chunks<'a>,
         options: &'a RestoreOptions,
         target: &'a Target,
+        root: &'a TreeRoot,
+        only: &'a Only,
     ) -> Run<'a> {
         Run {
             cx,
             chunks,
             options,
             target,
+            root,
+            only,
             budget: Budget::new(HELD_BYTES_MAX),
             report: Mutex::default(),
             fatal: Mutex::new(None),
