@@ -4,6 +4,7 @@
 
 use statekeep::codec::cipher::Suite;
 use statekeep::context::Context;
+use statekeep::format;
 use statekeep::format::checkpoint::State;
 use statekeep::format::config::Config;
 use statekeep::format::container;
@@ -11,8 +12,10 @@ use statekeep::format::container::DataKeys;
 use statekeep::format::container::ObjectKind;
 use statekeep::format::container::Opener;
 use statekeep::format::container::Sealer;
+use statekeep::format::database;
 use statekeep::format::entry::Entry;
 use statekeep::format::entry::PackBytes;
+use statekeep::format::extents::EXTENT_BLOCK_BYTES;
 use statekeep::format::key::Binding;
 use statekeep::format::key::Credential;
 use statekeep::format::key::Derivation;
@@ -53,12 +56,14 @@ pub(crate) type Body = fn(&[u8]);
 
 /// Every target by name.
 #[allow(dead_code, reason = "each fuzz target uses one")]
-pub(crate) const ALL: [(&str, Body); 12] = [
+pub(crate) const ALL: [(&str, Body); 14] = [
     ("config", config),
     ("key_slot", key_slot),
     ("container", container),
     ("pack_table", pack_table),
     ("list", list),
+    ("extents", extents),
+    ("databases", databases),
     ("tree_node", tree_node),
     ("manifest", manifest),
     ("entry", entry),
@@ -165,6 +170,25 @@ pub(crate) fn list(bytes: &[u8]) {
         let mut again = Vec::new();
         stream.put(&mut again);
         assert!(bytes.starts_with(&again));
+    }
+}
+
+pub(crate) fn extents(bytes: &[u8]) {
+    let Ok(extents) = format::extents::decode(bytes) else {
+        return;
+    };
+    assert!(!extents.is_empty());
+    for extent in &extents {
+        assert!(extent.offset.is_multiple_of(EXTENT_BLOCK_BYTES) && !extent.bytes.is_empty());
+        let end = extent.offset.checked_add(extent.bytes.len() as u64);
+        assert!(end.is_some_and(|end| i64::try_from(end).is_ok()));
+    }
+    assert_eq!(format::extents::encode(&extents), bytes);
+}
+
+pub(crate) fn databases(bytes: &[u8]) {
+    if let Ok(records) = database::decode(bytes) {
+        assert_eq!(database::decode(&database::encode(&records)), Ok(records));
     }
 }
 

@@ -13,11 +13,18 @@ use statekeep::format::config::Config;
 use statekeep::format::container;
 use statekeep::format::container::DataKeys;
 use statekeep::format::container::ObjectKind;
+use statekeep::format::database;
+use statekeep::format::database::DatabaseRecord;
+use statekeep::format::database::Engine;
+use statekeep::format::database::Method;
+use statekeep::format::database::Verdict;
 use statekeep::format::entry::AddedPack;
 use statekeep::format::entry::AddedSnapshot;
 use statekeep::format::entry::Change;
 use statekeep::format::entry::Entry;
 use statekeep::format::entry::PackBytes;
+use statekeep::format::extents;
+use statekeep::format::extents::Extent;
 use statekeep::format::key::Binding;
 use statekeep::format::key::Credential;
 use statekeep::format::key::Derivation;
@@ -53,6 +60,7 @@ use statekeep::format::tree::Kind;
 use statekeep::format::tree::Leaf;
 use statekeep::format::tree::Node;
 use statekeep::format::tree::TreeRoot;
+use statekeep::format::wire::Reader;
 use statekeep::id;
 use statekeep::id::ChunkId;
 use statekeep::id::PackId;
@@ -163,7 +171,7 @@ fn lines(example: &Example) -> String {
     let mut parts = vec![&bytes[..head]];
     let mut rest = &bytes[head..];
     while !rest.is_empty() {
-        let mut reader = statekeep::format::wire::Reader::new(rest);
+        let mut reader = Reader::new(rest);
         let len = match reader.field() {
             // The checksum of a config is no field.
             Ok(Some(_)) if example.target != "config" || rest.len() > 16 => {
@@ -204,6 +212,7 @@ fn examples() -> Vec<Example> {
     examples.extend(containers());
     examples.push(pack_table());
     examples.extend(lists());
+    examples.extend([stream_reference(), scattered_chunk(), databases()]);
     examples.extend(tree_nodes());
     let decode = |bytes: &[u8]| Manifest::decode(bytes).ok();
     let name = ("manifest", "manifest");
@@ -380,6 +389,84 @@ fn lists() -> [Example; 2] {
     })
 }
 
+fn stream_reference() -> Example {
+    let stream = Stream {
+        root: ChunkId([5; 32]),
+        level: 1,
+        flavour: Flavour::Cut,
+        kind: StreamKind::Redb {
+            extents_bytes: 300_000,
+        },
+    };
+    let encode = |stream: &Stream| {
+        let mut out = Vec::new();
+        stream.put(&mut out);
+        out
+    };
+    let decode = |bytes: &[u8]| {
+        let mut reader = Reader::new(bytes);
+        let stream = Stream::take(&mut reader).ok()?;
+        reader.is_empty().then_some(stream)
+    };
+    example(("stream-redb", "list"), stream, encode, decode)
+}
+
+fn scattered_chunk() -> Example {
+    let extent = |offset, bytes: &[u8]| (offset, bytes.to_vec());
+    let extents = vec![extent(8192, b"hello"), extent(0, b"ab")];
+    let encode = |extents: &Vec<(u64, Vec<u8>)>| {
+        let extents: Vec<_> = extents
+            .iter()
+            .map(|(offset, bytes)| Extent {
+                offset: *offset,
+                bytes,
+            })
+            .collect();
+        extents::encode(&extents)
+    };
+    let decode = |bytes: &[u8]| {
+        let extents = extents::decode(bytes).ok()?.into_iter();
+        Some(
+            extents
+                .map(|one| (one.offset, one.bytes.to_vec()))
+                .collect(),
+        )
+    };
+    example(("extents", "extents"), extents, encode, decode)
+}
+
+fn databases() -> Example {
+    let records = vec![
+        DatabaseRecord {
+            path: b"data/history.db".to_vec(),
+            captured_at: Timestamp(5),
+            duration_us: 1500,
+            page_bytes: 4096,
+            pages: 70,
+            version: 3_051_003,
+            user_version: 7,
+            wal: true,
+            verdict: Verdict::Passed,
+            ..DatabaseRecord::default()
+        },
+        DatabaseRecord {
+            path: b"data/state.redb".to_vec(),
+            engine: Engine::Redb,
+            method: Method::Walk,
+            captured_at: Timestamp(6),
+            duration_us: 9,
+            skew_us: 12,
+            page_bytes: 4096,
+            pages: 300,
+            version: 3,
+            ..DatabaseRecord::default()
+        },
+    ];
+    let decode = |bytes: &[u8]| database::decode(bytes).ok();
+    let name = ("databases", "databases");
+    example(name, records, |records| database::encode(records), decode)
+}
+
 fn tree_nodes() -> [Example; 2] {
     let inner = Inner {
         level: 1,
@@ -506,7 +593,7 @@ fn manifest() -> Manifest {
             id: ChunkId([7; 32]),
             level: 2,
         },
-        databases: None,
+        databases: Some(ChunkId([9; 32])),
         parent: Some(SnapshotId([8; 32])),
         figures: Figures {
             files: 3,
