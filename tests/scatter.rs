@@ -61,10 +61,12 @@ fn children(repo: &BenchRepo, chunks: &[Vec<u8>]) -> (ChunkId, u64) {
     repo.pack(|put| {
         let child = |plain: &Vec<u8>| match plain.is_empty() {
             true => Child {
+                mark: 0,
                 plain_bytes: 4096,
                 id: HOLE,
             },
             false => Child {
+                mark: 0,
                 plain_bytes: plain.len() as u64,
                 id: put(ChunkKind::Data, plain, None),
             },
@@ -74,7 +76,11 @@ fn children(repo: &BenchRepo, chunks: &[Vec<u8>]) -> (ChunkId, u64) {
             let children = Children::Cut(children);
             let node = ListNode { level, children }.encode();
             let id = put(ChunkKind::List, &node, None);
-            Child { plain_bytes, id }
+            Child {
+                plain_bytes,
+                id,
+                mark: 0,
+            }
         };
         let lists: Vec<Child> = chunks
             .chunks(5)

@@ -129,12 +129,21 @@ fn check_file(name: &str, text: &str, problems: &mut Vec<String>) {
                 );
             }
         }
+        // Our own module has the name of the crate it reads for.
+        let line = line.replace("source::redb::", "");
         for (token, home) in OWNED {
-            if line.contains(token) && !line.contains("crate::") && !name.starts_with(home) {
+            if names(&line, token) && !line.contains("crate::") && !name.starts_with(home) {
                 report(number, format!("`{token}` may be used only in {home}"));
             }
         }
     }
+}
+
+/// Whether a line has the token, and not as the end of a longer name.
+fn names(line: &str, token: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(token)
+        .any(|(at, _)| !line[..at].ends_with(is_part))
 }
 
 /// Unknown names rank above every layer, so importing one is always reported.

@@ -198,6 +198,9 @@ pub(super) struct BackupArgs {
     /// Leave out directories marked by a CACHEDIR.TAG
     #[arg(long)]
     pub exclude_caches: bool,
+    /// Keep what SQLite databases have deleted but not overwritten
+    #[arg(long)]
+    pub exact: bool,
 }
 
 /// `list`

@@ -5,6 +5,10 @@
 use crate::cli::failure::Failure;
 use crate::cli::text;
 use crate::context::Timestamp;
+use crate::format::database::DatabaseRecord;
+use crate::format::database::Engine;
+use crate::format::database::Method;
+use crate::format::database::Verdict;
 use crate::ops::snapshots::Snapshot;
 use serde::Serialize;
 
@@ -193,6 +197,63 @@ impl From<&Snapshot> for SnapshotBody {
             parent: manifest.parent.map(|id| id.to_string()),
             figures: (&manifest.figures).into(),
             program: manifest.program.clone(),
+        }
+    }
+}
+
+/// A database in a snapshot.
+#[derive(Debug, Serialize)]
+pub(super) struct DatabaseBody {
+    #[serde(flatten)]
+    path: PathField,
+    engine: &'static str,
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_at: Option<String>,
+    held_seconds: f64,
+    skew_seconds: f64,
+    page_bytes: u64,
+    pages: u64,
+    version: u64,
+    user_version: i32,
+    application_id: i32,
+    wal: bool,
+    wal_growth_bytes: u64,
+    check: &'static str,
+}
+
+impl From<&DatabaseRecord> for DatabaseBody {
+    fn from(record: &DatabaseRecord) -> DatabaseBody {
+        let is_captured = record.method != Method::PlainFiles;
+        DatabaseBody {
+            path: PathField::new(&record.path),
+            engine: match record.engine {
+                Engine::Sqlite => "sqlite",
+                Engine::Redb => "redb",
+                Engine::Sled => "sled",
+            },
+            method: match record.method {
+                Method::Transaction => "transaction",
+                Method::Walk => "walk",
+                Method::PrivateCopy => "private-copy",
+                Method::PlainFiles => "plain-files",
+            },
+            captured_at: is_captured.then(|| text::rfc3339(record.captured_at)),
+            held_seconds: record.duration_us as f64 / 1e6,
+            skew_seconds: record.skew_us as f64 / 1e6,
+            page_bytes: record.page_bytes,
+            pages: record.pages,
+            version: record.version,
+            // SQLite has them as signed numbers.
+            user_version: record.user_version.cast_signed(),
+            application_id: record.application_id.cast_signed(),
+            wal: record.wal,
+            wal_growth_bytes: record.wal_growth_bytes,
+            check: match record.verdict {
+                Verdict::Unchecked => "none",
+                Verdict::Passed => "passed",
+                Verdict::Failed => "failed",
+            },
         }
     }
 }

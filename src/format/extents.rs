@@ -28,9 +28,15 @@ pub struct Extent<'a> {
 
 /// Returns the plain bytes of the chunk that holds these extents.
 pub fn encode(extents: &[Extent<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(extents, &mut out);
+    out
+}
+
+/// Appends the plain bytes of the chunk that holds these extents.
+pub fn put(extents: &[Extent<'_>], out: &mut Vec<u8>) {
     let bytes: usize = extents.iter().map(|extent| extent.bytes.len()).sum();
-    let rows = EXTENT_COUNT_BYTES + EXTENT_ROW_BYTES * extents.len();
-    let mut out = Vec::with_capacity(rows + bytes);
+    out.reserve(EXTENT_COUNT_BYTES + EXTENT_ROW_BYTES * extents.len() + bytes);
     // By columns of fixed width: a delta finds them again however few of them changed.
     out.extend_from_slice(&(extents.len() as u32).to_le_bytes());
     for extent in extents {
@@ -42,7 +48,6 @@ pub fn encode(extents: &[Extent<'_>]) -> Vec<u8> {
     for extent in extents {
         out.extend_from_slice(extent.bytes);
     }
-    out
 }
 
 /// Reads a chunk. That extents lie within the file and not over each other is for the caller to

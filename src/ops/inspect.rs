@@ -6,6 +6,8 @@ use crate::disk;
 use crate::disk::beneath;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::database;
+use crate::format::database::DatabaseRecord;
 use crate::format::list::HOLE;
 use crate::format::list::Stream;
 use crate::format::list::StreamKind;
@@ -18,6 +20,7 @@ use crate::format::tree::Kind;
 use crate::format::tree::Leaf;
 use crate::format::tree::TreeRoot;
 use crate::format::tree::path_order;
+use crate::id::ChunkId;
 use crate::ops::scatter::Covered;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
@@ -143,6 +146,20 @@ pub(super) fn index_of(leaf: &Leaf, path: &[u8]) -> Option<usize> {
         .entries
         .binary_search_by(|entry| path_order(&entry.path, path));
     search.ok()
+}
+
+/// Returns what is known of the databases in a snapshot.
+pub fn databases(chunks: &Chunks<'_>, manifest: &Manifest) -> Result<Vec<DatabaseRecord>> {
+    match &manifest.databases {
+        Some(id) => databases_at(chunks, id),
+        None => Ok(Vec::new()),
+    }
+}
+
+pub(super) fn databases_at(chunks: &Chunks<'_>, id: &ChunkId) -> Result<Vec<DatabaseRecord>> {
+    let plain = chunks.read(&mut Scratch::default(), ChunkKind::Data, id)?;
+    let records = database::decode(&plain);
+    records.map_err(|malformed| malformed.of(format!("the database records {id}")))
 }
 
 /// Reads the content of a file that lies in a bundle.

@@ -11,9 +11,12 @@ use crate::cli::json::FiguresBody;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::error::Result;
+use crate::format::database::DatabaseRecord;
+use crate::format::database::Method;
 use crate::ops::backup;
 use crate::ops::backup::BackupOptions;
 use crate::ops::backup::BackupReport;
+use crate::ops::backup::FreePages;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -25,6 +28,7 @@ struct Summary {
     #[serde(flatten)]
     figures: FiguresBody,
     packs: u64,
+    databases: u64,
     seconds: f64,
     exit: u8,
 }
@@ -66,6 +70,10 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
         secrets: args.secret,
         one_file_system: args.one_file_system,
         skip_cache_dirs: args.exclude_caches,
+        free_pages: match args.exact {
+            true => FreePages::Exact,
+            false => FreePages::Zeroed,
+        },
         tags: args.tag,
         dry_run: session.global.dry_run,
     })
@@ -81,6 +89,7 @@ fn tell(session: &Session, report: &BackupReport, exit: u8) -> Result<()> {
             snapshot: report.snapshot.map(|id| id.to_string()),
             figures: (&report.manifest.figures).into(),
             packs: report.packs,
+            databases: report.databases.len() as u64,
             seconds: json::seconds(report.manifest.duration_ms),
             exit,
         };
@@ -118,6 +127,7 @@ fn summary_lines(report: &BackupReport) -> Vec<String> {
         text::count(figures.new_files, "file", "files"),
         figures.changed_files
     ));
+    lines.extend(database_line(report));
     if manifest.partial {
         lines.push(format!(
             "  PARTIAL: {} with warnings, see above",
@@ -125,6 +135,17 @@ fn summary_lines(report: &BackupReport) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn database_line(report: &BackupReport) -> Option<String> {
+    let all = report.databases.iter();
+    let captured: Vec<_> = all
+        .filter(|record| record.method != Method::PlainFiles)
+        .collect();
+    let is_same = |record: &&&DatabaseRecord| record.captured_at < report.manifest.started_at;
+    let same = captured.iter().filter(is_same).count();
+    let databases = text::count(captured.len() as u64, "database", "databases");
+    (!captured.is_empty()).then(|| format!("  {databases} captured consistently, {same} same"))
 }
 
 #[cfg(test)]
@@ -155,6 +176,7 @@ mod tests {
             },
             warnings: Vec::new(),
             packs: 1,
+            databases: Vec::new(),
         };
 
         assert_eq!(

@@ -9,6 +9,7 @@ mod key;
 pub(super) mod meta;
 mod repo;
 mod restore;
+mod show;
 mod snapshots;
 
 use crate::cli::args::Command;
@@ -27,7 +28,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
     match command {
         Command::Backup(args) => backup::run(session, args),
         Command::List(args) => snapshots::list(session, &args),
-        Command::Show(args) => snapshots::show(session, &args),
+        Command::Show(args) => show::run(session, &args),
         Command::Restore(args) => restore::run(session, args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),

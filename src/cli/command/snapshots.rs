@@ -1,7 +1,6 @@
-//! `list` and `show`: the snapshots of a repository.
+//! `list`: the snapshots of a repository.
 
 use crate::cli::args::ListArgs;
-use crate::cli::args::ShowArgs;
 use crate::cli::command::DONE;
 use crate::cli::failure::Outcome;
 use crate::cli::json;
@@ -131,77 +130,6 @@ fn sum(count: u64, total_bytes: u64, stored_bytes: u64) -> String {
     text
 }
 
-/// Shows one snapshot in full.
-pub(super) fn show(session: &Session, args: &ShowArgs) -> Outcome<u8> {
-    let repo = session.open_repo()?;
-    let (_, snapshots) = session.snapshots(&repo)?;
-    let snapshot = session.resolve(&snapshots, args.reference.as_bytes())?;
-    let output = &session.output;
-    if output.is_json() {
-        output.json(&json::document("snapshot", SnapshotBody::from(snapshot)))?;
-        return Ok(DONE);
-    }
-    for line in details(snapshot, session.cx.clock.now(), &session.zone) {
-        output.line(line)?;
-    }
-    Ok(DONE)
-}
-
-fn details(snapshot: &Snapshot, now: Timestamp, zone: &TimeZone) -> Vec<String> {
-    let manifest = &snapshot.manifest;
-    let figures = &manifest.figures;
-    let age = now.since_ns(manifest.started_at) / 1_000_000_000;
-    let mut lines = vec![
-        format!("Snapshot  {}", snapshot.id),
-        format!(
-            "created   {} ({} ago), in {}",
-            text::local_with_zone(manifest.started_at, zone),
-            text::age(age),
-            text::duration(manifest.duration_ms)
-        ),
-        format!("host      {}", text::safe(&manifest.host)),
-    ];
-    if !manifest.profile.is_empty() {
-        lines.push(format!("profile   {}", text::safe(&manifest.profile)));
-    }
-    lines.push(format!("root      {}", text::path(&manifest.root_path)));
-    for path in &manifest.included {
-        lines.push(format!("  with    {}", text::path(path)));
-    }
-    if !snapshot.tags.is_empty() {
-        let tags: Vec<String> = snapshot.tags.iter().map(|tag| text::safe(tag)).collect();
-        lines.push(format!("tags      {}", tags.join(", ")));
-    }
-    lines.push(format!(
-        "content   {} in {} and {}",
-        text::size(figures.total_bytes),
-        text::count(figures.files, "file", "files"),
-        text::count(figures.directories, "directory", "directories")
-    ));
-    lines.push(format!(
-        "cost      read {}, new {}, stored {}",
-        text::size(figures.read_bytes),
-        text::size(figures.new_bytes),
-        text::size(figures.stored_bytes)
-    ));
-    match (manifest.partial, figures.warnings) {
-        (false, 0) => lines.push("complete  yes".to_string()),
-        (false, warnings) => {
-            let warnings = text::count(warnings, "warning", "warnings");
-            lines.push(format!("complete  yes, with {warnings}"));
-        }
-        (true, warnings) => {
-            let warnings = text::count(warnings, "warning", "warnings");
-            lines.push(format!("complete  no, partial: {warnings}"));
-        }
-    }
-    if let Some(parent) = &manifest.parent {
-        lines.push(format!("parent    {}", parent.short()));
-    }
-    lines.push(format!("program   {}", text::safe(&manifest.program)));
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,9 +180,6 @@ mod tests {
         assert_eq!(
             sum(27, 15_247_143_731, 721_420_288),
             "27 snapshots hold 14.2 GiB in 688.0 MiB, 21.1 times smaller"
-        );
-        assert!(
-            details(&snapshot, now, &zone).contains(&"complete  no, partial: 1 warning".into())
         );
     }
 }

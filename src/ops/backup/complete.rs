@@ -9,6 +9,7 @@ use crate::format::tree::Kind;
 use crate::ops::backup::Totals;
 use crate::ops::backup::builder::NewContent;
 use crate::ops::backup::builder::NewEntry;
+use crate::ops::backup::large::Expect;
 use crate::ops::backup::large::LargeFiles;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::read::SmallFile;
@@ -56,7 +57,8 @@ pub(super) fn small<'a>(
             }
             Ok(Completed::InBundle)
         }
-        Some(SmallFile::Grown) => stream(pool, totals, large, new),
+        // Reading it again as a stream, it is told what it is.
+        Some(SmallFile::Grown | SmallFile::Database) => stream(pool, totals, large, new),
         Some(SmallFile::Failed(problem)) => {
             totals.warnings.push(problem);
             Ok(Completed::Gone)
@@ -71,7 +73,7 @@ pub(super) fn stream<'a>(
     large: &mut LargeFiles<'a>,
     new: &mut NewEntry<'a>,
 ) -> Result<Completed> {
-    let Some(file) = large.read(pool, totals, &new.entry.path, None)? else {
+    let Some(file) = large.read(pool, totals, &new.entry.path, None, Expect::NoDatabase)? else {
         return Ok(Completed::Gone);
     };
     enter(new, &file.stat, file.xattrs);

@@ -4,6 +4,8 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::format::list::Stream;
 use crate::ops::backup::Totals;
+use crate::ops::backup::databases;
+use crate::ops::backup::databases::Unknown;
 use crate::ops::backup::pending::PendingStream;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::predecessors::Predecessors;
@@ -25,9 +27,19 @@ pub(super) struct LargeFile<'a> {
     pub stream: PendingStream<'a>,
 }
 
+/// What a file may turn out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// Whatever it is, it is read as it is.
+    Anything,
+    /// A database should have been captured before; meeting one ends the scan.
+    NoDatabase,
+}
+
 /// Reads large files, one at a time.
 pub(super) struct LargeFiles<'a> {
     cx: &'a Context,
+    unknown: Unknown,
     tree: &'a Tree,
     chunks: &'a Chunks<'a>,
     reader: StreamReader,
@@ -39,9 +51,11 @@ impl<'a> LargeFiles<'a> {
         tree: &'a Tree,
         chunks: &'a Chunks<'a>,
         cut_key: &[u8; 32],
+        unknown: Unknown,
     ) -> LargeFiles<'a> {
         LargeFiles {
             cx,
+            unknown,
             tree,
             chunks,
             reader: StreamReader::new(cut_key),
@@ -56,8 +70,18 @@ impl<'a> LargeFiles<'a> {
         totals: &mut Totals,
         path: &[u8],
         old: Option<(&Stream, u64)>,
+        expect: Expect,
     ) -> Result<Option<LargeFile<'a>>> {
         let mut tries = 0;
+        if expect == Expect::NoDatabase && self.is_database(path) {
+            match self.unknown {
+                Unknown::LookAgain => {
+                    totals.found_database = true;
+                    return Ok(None);
+                }
+                Unknown::CopyPlainly => totals.warnings.push(unknown_problem(path)),
+            }
+        }
         loop {
             tries += 1;
             match self.read_once(pool, totals, path, old)? {
@@ -73,6 +97,16 @@ impl<'a> LargeFiles<'a> {
                 }
             }
         }
+    }
+
+    /// Looks at the first bytes. What cannot be read is reported by whoever reads on.
+    fn is_database(&self, path: &[u8]) -> bool {
+        let mut first = [0; 16];
+        let looked = self.tree.open_file(path).and_then(|file| {
+            let len = file.read_at(0, &mut first)?;
+            Ok((file.stat().size_bytes, len))
+        });
+        looked.is_ok_and(|(size, len)| databases::is_database(path, size, &first[..len]))
     }
 
     fn read_once(
@@ -114,5 +148,15 @@ impl<'a> LargeFiles<'a> {
             },
             changed,
         )))
+    }
+}
+
+fn unknown_problem(path: &[u8]) -> Problem {
+    Problem {
+        path: path.to_vec(),
+        code: "database",
+        message: "belongs to a database that came while the source was read; copied as a plain \
+                  file, which may not be consistent"
+            .to_string(),
     }
 }

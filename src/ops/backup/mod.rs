@@ -12,6 +12,7 @@
 mod builder;
 mod bundle;
 mod complete;
+mod databases;
 mod large;
 mod parent;
 mod pending;
@@ -29,6 +30,7 @@ use crate::context::Context;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::database::DatabaseRecord;
 use crate::format::entry::AddedPack;
 use crate::format::entry::AddedSnapshot;
 use crate::format::entry::PackBytes;
@@ -40,6 +42,7 @@ use crate::format::tree::Kind;
 use crate::id::PackId;
 use crate::id::SnapshotId;
 use crate::ops::backup::builder::Known;
+use crate::ops::backup::databases::Look;
 use crate::ops::backup::run::Base;
 use crate::ops::backup::run::Run;
 use crate::ops::backup::source::Source;
@@ -75,10 +78,22 @@ pub struct BackupOptions {
     pub one_file_system: bool,
     /// Whether to leave out directories marked by a `CACHEDIR.TAG`.
     pub skip_cache_dirs: bool,
+    /// What is kept of the free pages of SQLite databases.
+    pub free_pages: FreePages,
     /// Names for the snapshot.
     pub tags: Vec<String>,
     /// Whether to say what would be done, and do nothing.
     pub dry_run: bool,
+}
+
+/// Pages of a SQLite database that hold nothing but what was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FreePages {
+    /// They are zeroes in the backup: less to store, and what was deleted is gone.
+    #[default]
+    Zeroed,
+    /// Every byte is kept.
+    Exact,
 }
 
 /// What a backup did.
@@ -92,6 +107,8 @@ pub struct BackupReport {
     pub warnings: Vec<Problem>,
     /// Packs that were written.
     pub packs: u64,
+    /// The databases in it, and how each was captured.
+    pub databases: Vec<DatabaseRecord>,
 }
 
 /// What is counted while a backup runs.
@@ -99,6 +116,8 @@ pub struct BackupReport {
 struct Totals {
     figures: Figures,
     warnings: Vec<Problem>,
+    /// Whether the scan met a database that was not captured: nothing of it may be committed.
+    found_database: bool,
 }
 
 impl Totals {
@@ -138,12 +157,14 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
     let mut state = repo.read_state(cx)?;
     let mut own = Unfinished::begin(cx, repo, &state)?;
     let mut suspect_packs = BTreeSet::new();
+    let mut look = Look::AtKnown;
     for _ in 0..ATTEMPTS_MAX {
         let parent = newest_of_series(&state, options, &source);
         let base = Base {
             state: &state,
             parent: parent.as_ref(),
             suspect_packs: &suspect_packs,
+            look,
         };
         let mut run = run::run(cx, repo, options, &source, base, &mut own)?;
         if !run.suspect_packs.is_empty() {
@@ -153,16 +174,16 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
             state = repo.read_state(cx)?;
             continue;
         }
+        if run.totals.found_database {
+            look = look.again();
+            continue;
+        }
         let manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
         let warnings = std::mem::take(&mut run.totals.warnings);
         if options.dry_run {
             own.finish();
-            return Ok(BackupReport {
-                snapshot: None,
-                manifest,
-                warnings,
-                packs: 0,
-            });
+            let databases = run.databases.into_records();
+            return Ok(report(None, manifest, warnings, databases, 0));
         }
         let added = AddedSnapshot::new(repo.secrets().manifest_key(), manifest.encode());
         let snapshot = added.id;
@@ -171,24 +192,15 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
             Outcome::Committed(state) => {
                 let packs = own.packs().len() as u64;
                 own.finish();
-                run.finish();
+                let databases = run.finish();
                 // Whoever finds the log long shortens it; failing to is no reason to fail.
                 let _ = crate::repo::log::checkpoint(cx, repo.store(), &repo.log_keys(), state);
-                return Ok(BackupReport {
-                    snapshot: Some(snapshot),
-                    manifest,
-                    warnings,
-                    packs,
-                });
+                return Ok(report(Some(snapshot), manifest, warnings, databases, packs));
             }
             Outcome::Outdated(now, _) if now.snapshots.contains_key(&snapshot) => {
                 own.finish();
-                return Ok(BackupReport {
-                    snapshot: Some(snapshot),
-                    manifest,
-                    warnings,
-                    packs: 0,
-                });
+                let databases = run.databases.into_records();
+                return Ok(report(Some(snapshot), manifest, warnings, databases, 0));
             }
             Outcome::Outdated(now, why) => {
                 if matches!(why, Outdated::OwnPackDropped | Outdated::Skipped) {
@@ -203,6 +215,22 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
         what: format!("repository {}", repo.id().short()),
         reason: "others kept removing what this backup relied on; try again".to_string(),
     })
+}
+
+fn report(
+    snapshot: Option<SnapshotId>,
+    manifest: Manifest,
+    warnings: Vec<Problem>,
+    databases: Vec<DatabaseRecord>,
+    packs: u64,
+) -> BackupReport {
+    BackupReport {
+        snapshot,
+        manifest,
+        warnings,
+        packs,
+        databases,
+    }
 }
 
 fn unsettled(repo: &Repo) -> Error {
@@ -252,7 +280,7 @@ fn manifest(
         included: source.included().to_vec(),
         partial: figures.warnings > 0,
         tree: run.tree,
-        databases: None,
+        databases: run.databases.records_id,
         parent: parent.map(|(id, _)| *id),
         figures,
         tags: Vec::new(),

@@ -1,5 +1,6 @@
 //! Reading one node of the source, and noticing when it changes meanwhile.
 
+use crate::ops::backup::databases;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::files::Tree;
@@ -20,6 +21,8 @@ pub(super) enum SmallFile {
     },
     /// It is not small any more.
     Grown,
+    /// It belongs to a database that nobody knew of.
+    Database,
     /// It could not be read.
     Failed(Problem),
 }
@@ -38,6 +41,11 @@ pub(super) fn small_file(
         tries += 1;
         match read_once(tree, path, limit_bytes, buffer) {
             Ok(Some((stat, xattrs, changed))) => {
+                let content = &buffer[start..];
+                if databases::is_database(path, content.len() as u64, content) {
+                    buffer.truncate(start);
+                    return SmallFile::Database;
+                }
                 if changed && tries < READS_MAX {
                     continue;
                 }

@@ -5,6 +5,7 @@ use crate::context::Event;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::database::DatabaseRecord;
 use crate::format::entry::PackBytes;
 use crate::format::manifest::Figures;
 use crate::format::manifest::Manifest;
@@ -14,6 +15,11 @@ use crate::id::SnapshotId;
 use crate::ops::backup::BackupOptions;
 use crate::ops::backup::Totals;
 use crate::ops::backup::builder::Builder;
+use crate::ops::backup::databases;
+use crate::ops::backup::databases::Before;
+use crate::ops::backup::databases::Databases;
+use crate::ops::backup::databases::Io;
+use crate::ops::backup::databases::Look;
 use crate::ops::backup::large::LargeFiles;
 use crate::ops::backup::parent::Parent;
 use crate::ops::backup::pool;
@@ -47,16 +53,23 @@ pub(super) struct Run {
     pub relied_packs: BTreeSet<PackId>,
     /// Packs that turned out to be damaged: nothing of this run may be committed.
     pub suspect_packs: BTreeSet<PackId>,
+    pub databases: Databases,
     seen: Option<SeenWriter>,
+    gate_path: Option<PathBuf>,
     scan_began: Timestamp,
 }
 
 impl Run {
-    /// Keeps what was seen for the next backup, now that the snapshot exists.
-    pub(super) fn finish(self) {
+    /// Keeps what was seen for the next backup, now that the snapshot exists. Returns the databases
+    /// in it.
+    pub(super) fn finish(self) -> Vec<DatabaseRecord> {
         if let Some(seen) = self.seen {
             let _ = seen.finish(&self.tree, self.scan_began);
         }
+        if let Some(path) = &self.gate_path {
+            self.databases.remember(path, &self.tree, self.scan_began);
+        }
+        self.databases.into_records()
     }
 }
 
@@ -67,6 +80,8 @@ pub(super) struct Base<'a> {
     pub parent: Option<&'a (SnapshotId, Manifest)>,
     /// Packs that are known to be damaged: as good as absent.
     pub suspect_packs: &'a BTreeSet<PackId>,
+    /// Where databases are looked for.
+    pub look: Look,
 }
 
 /// Scans the source and stores what is new.
@@ -112,7 +127,7 @@ pub(super) fn run(
             .collect();
         drop(done);
         let mut pool = Pool::new(jobs, outcomes);
-        let compared = (parent, trust);
+        let compared = (parent, trust, base.look);
         let scanned = scan(cx, repo, options, source, compared, &chunks, &mut pool);
         // No more jobs: the workers end, and with them whoever could finish a pack.
         drop(pool);
@@ -168,14 +183,15 @@ fn scan(
     repo: &Repo,
     options: &BackupOptions,
     source: &Source,
-    compared: (Option<&(SnapshotId, Manifest)>, Trust),
+    compared: (Option<&(SnapshotId, Manifest)>, Trust, Look),
     chunks: &Chunks<'_>,
     pool: &mut Pool,
 ) -> Result<Run> {
-    let (parent, trust) = compared;
+    let (parent, trust, look) = compared;
     let scan_began = cx.clock.now();
     let cut_key = repo.secrets().cut_key();
-    let seen_path = seen_path(repo, options, source);
+    let seen_path = local_path(repo, options, source, "seen");
+    let gate_path = local_path(repo, options, source, "gate");
     let unique = u64::from_le_bytes(cx.random_bytes()?);
     let seen = match (&seen_path, options.dry_run) {
         (Some(path), false) => SeenWriter::begin(path, unique).ok(),
@@ -193,19 +209,34 @@ fn scan(
         } = manifest.figures;
         cx.progress.event(Event::Total { files, bytes });
     }
+    let before = Before {
+        options,
+        source,
+        parent: parent.map(|(_, manifest)| manifest),
+        gate_path: gate_path.as_deref().filter(|_| trust == Trust::Parent),
+        // Nobody knows of any databases before the first backup.
+        look: if parent.is_none() {
+            look.max(Look::Everywhere)
+        } else {
+            look
+        },
+    };
+    let room = databases::room(repo.cache_dir());
+    let mut io = Io::new(cx, pool, &mut totals, chunks, &room);
+    let mut databases = databases::capture(&mut io, before)?;
     let mut parent = Parent::begin(chunks, tree, old_seen);
     let mut builder = Builder::begin(cut_key, seen);
-    let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key);
+    let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key, before.look.unknown());
     let walk = source.walk()?;
     Scan {
         cx,
-        tree: &source.tree,
+        source,
+        databases: &mut databases,
         pool,
         totals: &mut totals,
         parent: &mut parent,
         builder: &mut builder,
         large: &mut large,
-        secrets: &source.secrets,
         links: HashMap::new(),
     }
     .run(walk)?;
@@ -213,6 +244,8 @@ fn scan(
     Ok(Run {
         tree,
         totals,
+        databases,
+        gate_path: gate_path.filter(|_| !options.dry_run),
         relied_packs: BTreeSet::new(),
         suspect_packs: BTreeSet::new(),
         seen,
@@ -261,7 +294,12 @@ impl Drop for EndOfPacks<'_> {
 }
 
 /// One file for each series, by everything that makes it one.
-fn seen_path(repo: &Repo, options: &BackupOptions, source: &Source) -> Option<PathBuf> {
+fn local_path(
+    repo: &Repo,
+    options: &BackupOptions,
+    source: &Source,
+    what: &str,
+) -> Option<PathBuf> {
     let dir = repo.cache_dir()?;
     let mut hasher = blake3::Hasher::new();
     for part in [
@@ -274,7 +312,7 @@ fn seen_path(repo: &Repo, options: &BackupOptions, source: &Source) -> Option<Pa
             .update(part);
     }
     let name = crate::id::hex(&hasher.finalize().as_bytes()[..8]);
-    Some(dir.join(format!("seen-{name}")))
+    Some(dir.join(format!("{what}-{name}")))
 }
 
 fn stopped() -> Error {

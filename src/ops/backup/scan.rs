@@ -16,17 +16,19 @@ use crate::ops::backup::builder::Builder;
 use crate::ops::backup::builder::Known;
 use crate::ops::backup::builder::NewContent;
 use crate::ops::backup::builder::NewEntry;
+use crate::ops::backup::databases::Captured;
+use crate::ops::backup::databases::Databases;
+use crate::ops::backup::large::Expect;
 use crate::ops::backup::large::LargeFiles;
 use crate::ops::backup::parent::Old;
 use crate::ops::backup::parent::Parent;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::seen::Fingerprint;
+use crate::ops::backup::source::Source;
 use crate::source::files;
 use crate::source::files::Item;
 use crate::source::files::Problem;
-use crate::source::files::Rules;
 use crate::source::files::Stat;
-use crate::source::files::Tree;
 use crate::source::files::Walk;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,13 +39,13 @@ const NODES_PER_EVENT: u64 = 256;
 /// Everything a scan works with.
 pub(super) struct Scan<'s, 'a> {
     pub cx: &'s Context,
-    pub tree: &'s Tree,
     pub pool: &'s mut Pool,
     pub totals: &'s mut Totals,
     pub parent: &'s mut Parent<'a>,
     pub builder: &'s mut Builder<'a>,
     pub large: &'s mut LargeFiles<'a>,
-    pub secrets: &'s Rules,
+    pub source: &'s Source,
+    pub databases: &'s mut Databases,
     /// First path of each file with several names and what it looked like there, by device and
     /// inode.
     pub links: HashMap<(u64, u64), (Vec<u8>, Fingerprint)>,
@@ -60,6 +62,9 @@ impl<'a> Scan<'_, 'a> {
                     let size_bytes = item.stat.size_bytes;
                     let is_file = item.stat.kind == files::Kind::File;
                     self.item(item)?;
+                    if self.totals.found_database {
+                        return Ok(());
+                    }
                     // What was read as a stream has been reported as it was read.
                     if is_file && self.totals.figures.read_bytes == read_before {
                         bytes += size_bytes;
@@ -82,7 +87,15 @@ impl<'a> Scan<'_, 'a> {
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
+        if self.databases.hides(&item.path) {
+            return Ok(());
+        }
         let old = self.parent.find(&item.path)?;
+        if item.stat.kind == files::Kind::File
+            && let Some(captured) = self.databases.take(&item.path)
+        {
+            return self.database(item, old.as_ref(), &captured);
+        }
         let fingerprint = Fingerprint::of(&item.stat);
         // Status changes move the change time, so equal fingerprints mean equal attributes too.
         let same = old.as_ref().is_some_and(|old| {
@@ -120,13 +133,52 @@ impl<'a> Scan<'_, 'a> {
             .push(self.pool, self.totals, self.parent, self.large, new)
     }
 
+    /// Enters a database that was captured before the scan began.
+    fn database(&mut self, item: Item, old: Option<&Old>, captured: &Captured) -> Result<()> {
+        let kind = Kind::File {
+            size_bytes: captured.size_bytes,
+            content: Content::Stream(captured.stream),
+        };
+        let xattrs = match self.source.tree.xattrs(&item.path) {
+            Ok(xattrs) => xattrs,
+            Err(problem) => {
+                self.totals.warnings.push(problem);
+                return Ok(());
+            }
+        };
+        let looks = Fingerprint::of(&item.stat);
+        if item.stat.links > 1 {
+            let node = (item.stat.device, item.stat.inode);
+            self.links.insert(node, (item.path.clone(), looks));
+        }
+        let known = match old {
+            None => Known::New,
+            Some(old) if old.entry.kind == kind => Known::Same,
+            Some(_) => Known::Changed,
+        };
+        let entry = Entry {
+            path: item.path,
+            attributes: attributes(&item.stat, xattrs),
+            modified: file_time(&captured.stat),
+            kind,
+        };
+        let new = NewEntry {
+            entry,
+            fingerprint: looks.forgotten(),
+            content: NewContent::Complete,
+            known,
+        };
+        self.builder
+            .push(self.pool, self.totals, self.parent, self.large, new)
+    }
+
     /// The outer result is the source's, the inner one the store's. `None`: left out, and said.
     fn make(&mut self, item: &Item, old: Option<&Old>, same: bool) -> Result<Made<'a>, Problem> {
         let (path, stat) = (&item.path, &item.stat);
         let attributes = match old.filter(|_| same) {
             Some(old) => Arc::clone(&old.entry.attributes),
             None if stat.kind == files::Kind::File => attributes(stat, Vec::new()),
-            None => attributes(stat, self.tree.xattrs(path)?),
+            None => attributes(stat, self.source.tree.xattrs(path)?),
         };
         let complete = |kind| {
             Ok(Ok(Some((
@@ -146,7 +198,7 @@ impl<'a> Scan<'_, 'a> {
             files::Kind::Symlink => match old.filter(|_| same).map(|old| &old.entry.kind) {
                 Some(kind) => complete(kind.clone()),
                 None => complete(Kind::Symlink {
-                    target: self.tree.read_link(path)?,
+                    target: self.source.tree.read_link(path)?,
                 }),
             },
             files::Kind::File => {
@@ -174,32 +226,10 @@ impl<'a> Scan<'_, 'a> {
         attributes: Arc<Attributes>,
     ) -> Made<'a> {
         let (path, stat, size_bytes) = (&item.path, item.stat, item.stat.size_bytes);
-        let is_secret = is_secret(self.secrets, path);
-        if size_bytes <= SMALL_FILE_BYTES_MAX {
-            let class = if is_secret {
-                Class::Secret
-            } else {
-                Class::Ordinary
-            };
-            let old_class = old.and_then(|old| old.entry.class());
-            let unchanged = same && old_class == Some(class);
-            let place = old
-                .filter(|_| old_class == Some(class))
-                .and_then(|old| old.place);
-            let content = Content::Bundled(class);
-            let kind = Kind::File {
-                size_bytes,
-                content,
-            };
-            return Ok(Some((
-                kind,
-                NewContent::Small {
-                    old: place,
-                    unchanged,
-                },
-                attributes,
-                stat,
-            )));
+        let is_secret = self.source.is_secret(path);
+        let is_plain = self.databases.is_plain(path);
+        if size_bytes <= SMALL_FILE_BYTES_MAX && !is_plain {
+            return Ok(Some(small_file(stat, old, same, is_secret, attributes)));
         }
         let old_stream: Option<(&Stream, u64)> = old.and_then(|old| match &old.entry.kind {
             Kind::File {
@@ -218,7 +248,14 @@ impl<'a> Scan<'_, 'a> {
         // Secrets are never a prefix of other data, nor other data of them.
         let base = old_stream.filter(|_| !is_secret);
         let node = (stat.device, stat.inode);
-        let Some(file) = self.large.read(self.pool, self.totals, path, base)? else {
+        let expect = match is_plain {
+            true => Expect::Anything,
+            false => Expect::NoDatabase,
+        };
+        let read = self
+            .large
+            .read(self.pool, self.totals, path, base, expect)?;
+        let Some(file) = read else {
             // The next name of the file has to stand for it.
             self.links.remove(&node);
             return Ok(None);
@@ -243,8 +280,39 @@ impl<'a> Scan<'_, 'a> {
     }
 }
 
+type Parts<'a> = (Kind, NewContent<'a>, Arc<Attributes>, Stat);
+
 /// `None`: the node is left out, and the warnings say why.
-type Made<'a> = Result<Option<(Kind, NewContent<'a>, Arc<Attributes>, Stat)>>;
+type Made<'a> = Result<Option<Parts<'a>>>;
+
+/// A file that goes into a bundle.
+fn small_file<'a>(
+    stat: Stat,
+    old: Option<&Old>,
+    same: bool,
+    is_secret: bool,
+    attributes: Arc<Attributes>,
+) -> Parts<'a> {
+    let class = if is_secret {
+        Class::Secret
+    } else {
+        Class::Ordinary
+    };
+    let old_class = old.and_then(|old| old.entry.class());
+    let unchanged = same && old_class == Some(class);
+    let place = old
+        .filter(|_| old_class == Some(class))
+        .and_then(|old| old.place);
+    let kind = Kind::File {
+        size_bytes: stat.size_bytes,
+        content: Content::Bundled(class),
+    };
+    let content = NewContent::Small {
+        old: place,
+        unchanged,
+    };
+    (kind, content, attributes, stat)
+}
 
 fn attributes(stat: &Stat, xattrs: files::Xattrs) -> Arc<Attributes> {
     let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
@@ -269,13 +337,6 @@ fn looks_same(old: &Entry, stat: &Stat) -> bool {
     same_kind(&old.kind, stat.kind)
         && old.modified == file_time(stat)
         && has_size(&old.kind, stat.size_bytes)
-}
-
-/// Returns whether a pattern names the file or a directory it lies in.
-fn is_secret(secrets: &Rules, path: &[u8]) -> bool {
-    let mut ends = (0..path.len()).filter(|&end| path[end] == b'/');
-    let mut lies_in = || ends.any(|end| secrets.exclude(&path[..end], files::Kind::Directory));
-    !secrets.is_empty() && (secrets.exclude(path, files::Kind::File) || lies_in())
 }
 
 /// Some files, the kernel's for example, say another length than they have when they are read.

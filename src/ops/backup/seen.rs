@@ -26,7 +26,8 @@ use std::path::PathBuf;
 
 const MAGIC: [u8; 8] = *b"stseen1\n";
 const HEADER_BYTES: usize = 8 + 33 + 8;
-const FINGERPRINT_BYTES: usize = 48;
+/// Bytes of an encoded fingerprint.
+pub(super) const FINGERPRINT_BYTES: usize = 48;
 /// The coarsest clock of file systems in use: two seconds.
 const RACY_NS: i64 = 2_000_000_000;
 
@@ -52,13 +53,21 @@ impl Fingerprint {
         }
     }
 
+    /// Returns one that no node has, so that the next backup looks closer.
+    pub(super) fn forgotten(self) -> Fingerprint {
+        Fingerprint {
+            device: u64::MAX,
+            ..self
+        }
+    }
+
     /// Returns whether both are of one node, whatever happened to it between.
     pub(super) fn is_same_node(&self, other: &Fingerprint) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
     /// Returns whether the node could change after a scan that began then and keep its times.
-    fn is_racy(&self, scan: Timestamp) -> bool {
+    pub(super) fn is_racy(&self, scan: Timestamp) -> bool {
         let newest = self.modified.max(self.changed);
         let ns = newest
             .secs
@@ -67,7 +76,7 @@ impl Fingerprint {
         ns > scan.0.saturating_sub(RACY_NS)
     }
 
-    fn encode(&self) -> [u8; FINGERPRINT_BYTES] {
+    pub(super) fn encode(&self) -> [u8; FINGERPRINT_BYTES] {
         let mut bytes = [0; FINGERPRINT_BYTES];
         bytes[..8].copy_from_slice(&self.device.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.inode.to_le_bytes());
@@ -79,7 +88,7 @@ impl Fingerprint {
         bytes
     }
 
-    fn decode(bytes: &[u8; FINGERPRINT_BYTES]) -> Option<Fingerprint> {
+    pub(super) fn decode(bytes: &[u8; FINGERPRINT_BYTES]) -> Option<Fingerprint> {
         let mut reader = Reader::new(bytes);
         let mut next = || reader.u64().ok();
         let (device, inode, size_bytes) = (next()?, next()?, next()?);

@@ -5,10 +5,12 @@ use crate::error::Result;
 use crate::ops::backup::BackupOptions;
 use crate::source::files::CacheDirs;
 use crate::source::files::FileSystems;
+use crate::source::files::Kind;
 use crate::source::files::Rules;
 use crate::source::files::Tree;
 use crate::source::files::Walk;
 use crate::source::files::WalkOptions;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ pub(super) struct Source {
     root: PathBuf,
     included: Vec<Vec<u8>>,
     pub(super) tree: Tree,
-    pub(super) secrets: Rules,
+    secrets: Rules,
     options: WalkOptions,
 }
 
@@ -82,6 +84,19 @@ impl Source {
 
     pub(super) fn root_bytes(&self) -> &[u8] {
         self.root.as_os_str().as_bytes()
+    }
+
+    /// Returns where a path of the source is, for those who open it by name.
+    pub(super) fn absolute(&self, path: &[u8]) -> PathBuf {
+        self.root.join(OsStr::from_bytes(path))
+    }
+
+    /// Returns whether a pattern names the file or a directory it lies in.
+    pub(super) fn is_secret(&self, path: &[u8]) -> bool {
+        let secrets = &self.secrets;
+        let mut ends = (0..path.len()).filter(|&end| path[end] == b'/');
+        let mut lies_in = || ends.any(|end| secrets.exclude(&path[..end], Kind::Directory));
+        !secrets.is_empty() && (secrets.exclude(path, Kind::File) || lies_in())
     }
 
     pub(super) fn included(&self) -> &[Vec<u8>] {

@@ -24,6 +24,7 @@ pub use walk::Walk;
 pub use walk::WalkOptions;
 
 use crate::disk::attributes::Handle;
+use crate::disk::beneath;
 use crate::disk::beneath::Beneath;
 use crate::error::Result;
 use rustix::fd::AsFd;
@@ -47,6 +48,19 @@ impl Tree {
     /// Opens a regular file.
     pub fn open_file(&self, path: &[u8]) -> Result<FileReader, Problem> {
         FileReader::open(&self.beneath, path)
+    }
+
+    /// Returns what stands under a path without opening it, `None` if nothing does.
+    pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>, Problem> {
+        match self
+            .beneath
+            .open(path, OFlags::PATH)
+            .and_then(beneath::fstat)
+        {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Problem::read(path, "look at", errno)),
+        }
     }
 
     /// Returns the target of a symlink.

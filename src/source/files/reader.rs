@@ -14,6 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use std::fs::File;
 use std::ops::Range;
 
 /// An open regular file.
@@ -130,6 +131,11 @@ impl FileReader {
             Err(errno) => return Err(self.problem(errno)),
         };
         Ok((start < end).then_some(start..end))
+    }
+
+    /// Returns the open file, for readers of another kind.
+    pub fn into_file(self) -> File {
+        File::from(self.fd)
     }
 
     /// Returns the extended attributes.

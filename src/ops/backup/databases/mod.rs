@@ -1,0 +1,241 @@
+//! The databases of a source: found, held together at one instant, read, before any file is.
+//!
+//! ```text
+//! known from the parent, or found ─┬─ unchanged: the parent's stream and record
+//!                                  ├─ pinned together, read: a stream and a record
+//!                                  └─ refused by its engine: a plain file, and said
+//! ```
+//! The scan then takes what was captured where it comes to the path, and passes by the logs.
+
+mod capture;
+mod find;
+mod gate;
+mod group;
+mod read_redb;
+mod read_sqlite;
+
+pub(super) use find::is_database;
+
+use crate::context::Context;
+use crate::context::Timestamp;
+use crate::error::Result;
+use crate::format::database;
+use crate::format::database::DatabaseRecord;
+use crate::format::list::Stream;
+use crate::format::manifest::Manifest;
+use crate::format::pack::ChunkKind;
+use crate::format::tree::TreeRoot;
+use crate::id::ChunkId;
+use crate::ops::backup::BackupOptions;
+use crate::ops::backup::Totals;
+use crate::ops::backup::databases::capture::Capture;
+use crate::ops::backup::databases::gate::Gate;
+use crate::ops::backup::pool::Pool;
+use crate::ops::backup::predecessors::Predecessors;
+use crate::ops::backup::source::Source;
+use crate::ops::inspect;
+use crate::repo::chunks::Chunks;
+use crate::source::files::Stat;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// What waits on the local disk at most, however much room there is.
+const SPOOL_BYTES_MAX: u64 = 64 << 30;
+/// Of what is free there, so much is left to others.
+const FREE_SHARE: u64 = 2;
+
+/// What storing a database works with.
+pub(super) struct Io<'s, 'a> {
+    pub cx: &'s Context,
+    pub pool: &'s mut Pool,
+    pub totals: &'s mut Totals,
+    pub chunks: &'a Chunks<'a>,
+    /// Where temporary files may be, and how much of them.
+    pub room: &'s Path,
+    pub spool_bytes_max: u64,
+}
+
+impl<'s, 'a> Io<'s, 'a> {
+    pub(super) fn new(
+        cx: &'s Context,
+        pool: &'s mut Pool,
+        totals: &'s mut Totals,
+        chunks: &'a Chunks<'a>,
+        room: &'s Path,
+    ) -> Io<'s, 'a> {
+        Io {
+            cx,
+            pool,
+            totals,
+            chunks,
+            room,
+            spool_bytes_max: spool_bytes(room),
+        }
+    }
+
+    fn predecessors(&self, old: Option<(Stream, u64)>) -> Predecessors<'a> {
+        match old {
+            Some((stream, size_bytes)) => Predecessors::of(self.chunks, &stream, size_bytes),
+            None => Predecessors::none(),
+        }
+    }
+}
+
+/// What the capture starts from.
+#[derive(Clone, Copy)]
+pub(super) struct Before<'s> {
+    pub options: &'s BackupOptions,
+    pub source: &'s Source,
+    pub parent: Option<&'s Manifest>,
+    /// Whether files that look as they did can be taken for unchanged.
+    pub gate_path: Option<&'s Path>,
+    /// Whether to look for databases that the parent does not know.
+    pub look: Look,
+}
+
+/// Where databases are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Look {
+    /// Where the parent had them. The scan notices others.
+    AtKnown,
+    /// In the whole source.
+    Everywhere,
+    /// In the whole source, and not again.
+    Finally,
+}
+
+impl Look {
+    /// Returns where to look after the scan met one that was not captured.
+    pub(super) fn again(self) -> Look {
+        match self {
+            Look::AtKnown => Look::Everywhere,
+            Look::Everywhere | Look::Finally => Look::Finally,
+        }
+    }
+
+    /// Returns what is to be done about one that only the scan notices.
+    pub(super) fn unknown(self) -> Unknown {
+        match self {
+            Look::AtKnown | Look::Everywhere => Unknown::LookAgain,
+            Look::Finally => Unknown::CopyPlainly,
+        }
+    }
+}
+
+/// What to do about a database that only the scan notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// Begin again, looking everywhere.
+    LookAgain,
+    /// They keep coming, or the engines would not know them: copy them, and say so.
+    CopyPlainly,
+}
+
+/// A database that was captured.
+pub(super) struct Captured {
+    pub stat: Stat,
+    pub stream: Stream,
+    pub size_bytes: u64,
+}
+
+/// What the scan has to know, and what is kept for the next backup.
+#[derive(Default)]
+pub(super) struct Databases {
+    captured: BTreeMap<Vec<u8>, Captured>,
+    hidden: BTreeSet<Vec<u8>>,
+    plain: BTreeSet<Vec<u8>>,
+    records: BTreeMap<Vec<u8>, DatabaseRecord>,
+    gate: Gate,
+    /// The chunk of the records.
+    pub records_id: Option<ChunkId>,
+}
+
+impl Databases {
+    /// Takes what was captured at this path.
+    pub(super) fn take(&mut self, path: &[u8]) -> Option<Captured> {
+        self.captured.remove(path)
+    }
+
+    /// Whether this is part of a database that was captured, and no file.
+    pub(super) fn hides(&self, path: &[u8]) -> bool {
+        self.hidden.contains(path)
+    }
+
+    /// Whether this is a database that has to be copied as a plain file.
+    pub(super) fn is_plain(&self, path: &[u8]) -> bool {
+        self.plain.contains(path)
+    }
+
+    /// Keeps what the databases looked like for the next backup.
+    pub(super) fn remember(&self, path: &Path, tree: &TreeRoot, looked_at: Timestamp) {
+        let _ = self.gate.write(path, tree, looked_at);
+    }
+
+    /// Returns what is known of all databases in the source.
+    pub(super) fn into_records(self) -> Vec<DatabaseRecord> {
+        self.records.into_values().collect()
+    }
+
+    fn forget(&mut self, path: &[u8]) {
+        self.captured.remove(path);
+        self.records.remove(path);
+        self.gate.remove(path);
+    }
+
+    fn hide_sidecars(&mut self, path: &[u8], sidecars: &[&str]) {
+        let names = sidecars
+            .iter()
+            .map(|suffix| [path, suffix.as_bytes()].concat());
+        self.hidden.extend(names);
+    }
+}
+
+/// Returns where a repository keeps temporary files.
+pub(super) fn room(cache_dir: Option<&Path>) -> PathBuf {
+    cache_dir.unwrap_or(Path::new("/var/tmp")).to_path_buf()
+}
+
+/// Returns how much may wait there.
+fn spool_bytes(room: &Path) -> u64 {
+    let free = rustix::fs::statvfs(room).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    (free / FREE_SHARE).min(SPOOL_BYTES_MAX)
+}
+
+/// Captures all databases of the source.
+pub(super) fn capture(io: &mut Io<'_, '_>, before: Before<'_>) -> Result<Databases> {
+    let known = known(io, before.parent);
+    let mut databases = Capture::begin(before, known).run(io)?;
+    databases.records_id = store_records(io, &databases, before.parent)?;
+    Ok(databases)
+}
+
+/// Returns the records of the parent. Without them everything is looked for again.
+fn known(io: &Io<'_, '_>, parent: Option<&Manifest>) -> BTreeMap<Vec<u8>, DatabaseRecord> {
+    let id = parent.and_then(|parent| parent.databases);
+    let records = id.map(|id| inspect::databases_at(io.chunks, &id));
+    let records = records.and_then(Result::ok).unwrap_or_default();
+    records
+        .into_iter()
+        .map(|record| (record.path.clone(), record))
+        .collect()
+}
+
+fn store_records(
+    io: &mut Io<'_, '_>,
+    databases: &Databases,
+    parent: Option<&Manifest>,
+) -> Result<Option<ChunkId>> {
+    if databases.records.is_empty() {
+        return Ok(None);
+    }
+    let records: Vec<DatabaseRecord> = databases.records.values().cloned().collect();
+    let plain = database::encode(&records);
+    let plain_bytes = plain.len() as u64;
+    let old = parent.and_then(|parent| parent.databases);
+    let ticket = io.pool.submit_chunk(ChunkKind::Data, plain, old)?;
+    let stored = io.pool.wait_chunk(ticket)?;
+    io.totals.count_stored(plain_bytes, stored.stored_bytes);
+    Ok(Some(stored.id))
+}

@@ -1,0 +1,204 @@
+//! Reading a pinned SQLite database into a stream of aligned groups of pages.
+//!
+//! The read transaction lasts as long as reading does, and not as long as storing: what cannot be
+//! stored in time waits in a spool. A writer in rollback mode is stalled while we read, so there
+//! the spool is used at once; with a write-ahead log it only grows, so there after a while.
+
+use crate::context::Context;
+use crate::context::Event;
+use crate::disk::unnamed_file;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::list::Flavour;
+use crate::format::list::Stream;
+use crate::format::list::StreamKind;
+use crate::ops::backup::databases::Io;
+use crate::ops::backup::databases::group::Refusal;
+use crate::ops::backup::pending::PendingStream;
+use crate::source::sqlite;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a group: small enough for a delta to find what moved within it, large enough to cost
+/// little bookkeeping.
+const GROUP_BYTES: u32 = 256 << 10;
+/// How long a transaction on a write-ahead log is held while storing keeps up or not.
+const HELD_NS: i64 = 1_000_000_000;
+/// Databases in rollback mode up to this length are stored faster than a spool is set up.
+const STALL_BYTES: u64 = 4 << 20;
+/// Images up to this length are checked as they were captured.
+const CHECK_BYTES_MAX: u64 = 8 << 20;
+
+/// An image that was read.
+pub(super) struct Image {
+    pub stream: Stream,
+    pub size_bytes: u64,
+    pub duration_us: u64,
+    pub wal_growth_bytes: u64,
+    /// The whole of it, if it is short enough to be checked.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Reads the pinned state to its end and lets go of it.
+pub(super) fn store<'a>(
+    io: &mut Io<'_, 'a>,
+    database: &mut sqlite::Database,
+    free: sqlite::FreeLeaves,
+    old: Option<(Stream, u64)>,
+) -> Result<Result<Image, Refusal>> {
+    let began = io.cx.clock.now();
+    let wal_before = database.wal_bytes();
+    if let Err(refusal) = database.prepare(free) {
+        return Ok(Err(Refusal::Sqlite(refusal)));
+    }
+    let facts = database.facts();
+    let size_bytes = facts.image_bytes();
+    let held_ns = match facts.wal {
+        true => HELD_NS,
+        false if size_bytes > STALL_BYTES => 0,
+        false => HELD_NS,
+    };
+    let flavour = Flavour::Even {
+        unit_bytes: GROUP_BYTES,
+    };
+    let mut reading = Reading {
+        stream: PendingStream::begin(flavour, io.predecessors(old)),
+        bytes: (size_bytes <= CHECK_BYTES_MAX).then(Vec::new),
+        size_bytes,
+        held: None,
+    };
+    while reading.stream.size_bytes < size_bytes {
+        io.cx.check()?;
+        if io.cx.clock.now().since_ns(began) >= held_ns
+            && reading.left_bytes() <= io.spool_bytes_max
+        {
+            let spooled = reading.spool(io, database)?;
+            let file = match spooled {
+                Ok(file) => file,
+                Err(refusal) => return reading.give_up(io, refusal),
+            };
+            reading.held = Some(hold_ended(io.cx, began, wal_before, database));
+            reading.finish_from(io, &file)?;
+            break;
+        }
+        let mut group = io.pool.buffer();
+        if let Err(refusal) = reading.read_group(database, &mut group) {
+            return reading.give_up(io, refusal);
+        }
+        reading.push(io, group)?;
+    }
+    let (duration_us, wal_growth_bytes) = match reading.held {
+        Some(held) => held,
+        None => hold_ended(io.cx, began, wal_before, database),
+    };
+    let stream = reading
+        .stream
+        .finish(io.pool, io.totals, StreamKind::Sqlite)?;
+    Ok(Ok(Image {
+        stream,
+        size_bytes,
+        duration_us,
+        wal_growth_bytes,
+        bytes: reading.bytes,
+    }))
+}
+
+/// Lets go of the state, and says for how long it was held and what that cost.
+fn hold_ended(
+    cx: &Context,
+    began: crate::context::Timestamp,
+    wal_before: u64,
+    database: &mut sqlite::Database,
+) -> (u64, u64) {
+    let wal_growth_bytes = database.wal_bytes().saturating_sub(wal_before);
+    database.unpin();
+    let held_ns = cx.clock.now().since_ns(began).max(0).cast_unsigned();
+    (held_ns / 1000, wal_growth_bytes)
+}
+
+struct Reading<'a> {
+    stream: PendingStream<'a>,
+    bytes: Option<Vec<u8>>,
+    size_bytes: u64,
+    /// For how long the state was held, and by how much the log grew, once that is over.
+    held: Option<(u64, u64)>,
+}
+
+impl Reading<'_> {
+    fn left_bytes(&self) -> u64 {
+        self.size_bytes - self.stream.size_bytes
+    }
+
+    fn read_group(
+        &self,
+        database: &mut sqlite::Database,
+        group: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let len = self.left_bytes().min(u64::from(GROUP_BYTES));
+        group.resize(len as usize, 0);
+        let read = database.read_at(self.stream.size_bytes, group);
+        read.map_err(Refusal::Sqlite)
+    }
+
+    fn push(&mut self, io: &mut Io<'_, '_>, group: Vec<u8>) -> Result<()> {
+        let bytes = group.len() as u64;
+        io.totals.figures.read_bytes += bytes;
+        io.cx.progress.event(Event::Done { files: 0, bytes });
+        if let Some(all) = &mut self.bytes {
+            all.extend_from_slice(&group);
+        }
+        match group.iter().all(|&byte| byte == 0) {
+            true => self.stream.push_hole(io.pool, io.totals, bytes),
+            false => self.stream.push_chunk(io.pool, io.totals, group, 0),
+        }
+    }
+
+    /// Copies what is left at the speed of the disk.
+    fn spool(
+        &self,
+        io: &Io<'_, '_>,
+        database: &mut sqlite::Database,
+    ) -> Result<Result<File, Refusal>> {
+        let file = unnamed_file(io.room)?;
+        let mut group = vec![0; 4 * GROUP_BYTES as usize];
+        let mut offset = self.stream.size_bytes;
+        while offset < self.size_bytes {
+            io.cx.check()?;
+            let len = (self.size_bytes - offset).min(group.len() as u64) as usize;
+            if let Err(refusal) = database.read_at(offset, &mut group[..len]) {
+                return Ok(Err(Refusal::Sqlite(refusal)));
+            }
+            let written = file.write_all_at(&group[..len], offset - self.stream.size_bytes);
+            written.map_err(spool_failed(io))?;
+            offset += len as u64;
+        }
+        Ok(Ok(file))
+    }
+
+    fn finish_from(&mut self, io: &mut Io<'_, '_>, file: &File) -> Result<()> {
+        let start = self.stream.size_bytes;
+        while self.left_bytes() > 0 {
+            io.cx.check()?;
+            let mut group = io.pool.buffer();
+            group.resize(self.left_bytes().min(u64::from(GROUP_BYTES)) as usize, 0);
+            let read = file.read_exact_at(&mut group, self.stream.size_bytes - start);
+            read.map_err(spool_failed(io))?;
+            self.push(io, group)?;
+        }
+        Ok(())
+    }
+
+    fn give_up<T>(self, io: &mut Io<'_, '_>, refusal: Refusal) -> Result<Result<T, Refusal>> {
+        self.stream.discard(io.pool, io.totals)?;
+        Ok(Err(refusal))
+    }
+}
+
+fn spool_failed(io: &Io<'_, '_>) -> impl Fn(std::io::Error) -> Error {
+    let path = io.room.to_path_buf();
+    move |source| Error::Io {
+        action: "use a temporary file in",
+        path: path.clone(),
+        source,
+    }
+}
