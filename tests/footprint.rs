@@ -55,7 +55,10 @@ fn breaks(line: &str, path: &str, dir: &str) -> bool {
             // SQLite opens a log to read it as if it would write, and may leave an empty one.
             says("O_TRUNC") || (at_database && writes)
         }
-        "fcntl" => says("F_WRLCK") && (says("SETLK") || says("OFD_SETLK")),
+        // A descriptor that only reads cannot have a write lock: asking changes nothing.
+        "fcntl" => says("F_WRLCK") && says("SETLK") && !says("= -1 EBADF"),
+        // As root, SQLite gives each log it opens the owner that its database has.
+        "fchown" => at_database,
         "flock" => says("LOCK_EX"),
         "mmap" => says("PROT_WRITE") && says("MAP_SHARED"),
         "ioctl" => false,
