@@ -142,7 +142,6 @@ fn a_backup_of_a_database_left_behind_writes_and_locks_nothing_of_it() {
 
 /// The read locks of SQLite are what keeps a copy whole: on the file, or on its -shm.
 #[test]
-#[ignore = "needs live captures"]
 fn a_backup_of_a_live_database_holds_a_read_lock() {
     for (journal, file) in [("wal", "app.db-shm>"), ("delete", "app.db>")] {
         let place = Place::new();

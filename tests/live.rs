@@ -220,7 +220,6 @@ fn sqlite(dir: &Path, journal: &str, habits: &[Habit]) -> Spec {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_wal_with_two_writers_that_checkpoint_restores_a_prefix() {
     let run = Run::new("wal", 1, |dir| {
         let habits = [Habit::Checkpoints, Habit::Schema, Habit::Search];
@@ -235,7 +234,6 @@ fn live_wal_with_two_writers_that_checkpoint_restores_a_prefix() {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_wal_that_only_grows_restores_a_prefix() {
     let run = Run::new("wal that grows", 2, |dir| {
         vec![Spec {
@@ -247,7 +245,6 @@ fn live_wal_that_only_grows_restores_a_prefix() {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_wal_of_extreme_page_sizes_restores_a_prefix() {
     let mut faults = vec![];
     for page_bytes in [512, 65_536] {
@@ -263,7 +260,6 @@ fn live_wal_of_extreme_page_sizes_restores_a_prefix() {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_rollback_journals_restore_a_prefix() {
     let mut faults = vec![];
     for (seed, journal) in [(3, "delete"), (4, "truncate"), (5, "persist")] {
@@ -277,7 +273,6 @@ fn live_rollback_journals_restore_a_prefix() {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_rollback_writer_without_pause_restores_a_prefix() {
     let run = Run::new("delete, no pause", 6, |dir| {
         let first = Spec {
@@ -294,7 +289,6 @@ fn live_rollback_writer_without_pause_restores_a_prefix() {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_redb_restores_a_prefix() {
     let kinds: [(&str, &[Habit]); 4] = [
         ("redb", &[]),
@@ -321,7 +315,6 @@ fn live_redb_restores_a_prefix() {
 
 /// Every snapshot of a series, at its end: none may depend on what came later.
 #[test]
-#[ignore = "needs live captures"]
 fn every_snapshot_of_a_live_series_restores_a_longer_prefix() {
     for (name, engine) in [("app.db", Engine::Sqlite), ("app.redb", Engine::Redb)] {
         let mut run = Run::new("series", 20, |dir| {
@@ -422,13 +415,11 @@ fn pairs_are_never_ahead(first: &str, second: &str) {
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_pair_restores_no_second_without_its_first_when_the_first_sorts_first() {
     pairs_are_never_ahead("a.db", "b.db");
 }
 
 #[test]
-#[ignore = "needs live captures"]
 fn live_pair_restores_no_second_without_its_first_when_the_first_sorts_last() {
     pairs_are_never_ahead("b.db", "a.db");
 }

@@ -70,6 +70,8 @@ impl<'a> Scan<'_, 'a> {
                         bytes += size_bytes;
                     }
                 }
+                // Logs come and go while their database is in use.
+                Err(problem) if self.databases.hides(&problem.path) => {}
                 Err(problem) => self.totals.warnings.push(problem),
             }
             nodes += 1;
