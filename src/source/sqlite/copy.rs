@@ -42,7 +42,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 const NAME: &str = "copy.db";
 
 /// A journal that belongs to a transaction over several files ends with the name of another
-/// journal; this is the end of that end. `docs`: SQLite's `readSuperJournal`.
+/// journal; this is the end of that end (`aJournalMagic` in SQLite's source).
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
 /// A directory with a copy; it goes when this is dropped.
@@ -59,6 +59,7 @@ impl PrivateCopy {
         connect: &dyn Fn() -> Result<Connection, Refusal>,
     ) -> Result<PrivateCopy, Refusal> {
         for _ in 0..TRIES {
+            super::check_sidecars(path)?;
             let before = stats(path)?;
             if before.iter().flatten().any(is_racy) {
                 thread::sleep(RACY);
@@ -119,7 +120,13 @@ impl PrivateCopy {
         let unreadable = |error: io::Error| Refusal::Unreadable {
             reason: format!("its {suffix} file: {error}"),
         };
-        let mut original = match File::open(sidecar(path, suffix)) {
+        // Neither a link nor a pipe that nobody writes to is waited for or followed.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits() as i32)
+            .open(sidecar(path, suffix));
+        let mut original = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(error)),
@@ -214,8 +221,6 @@ fn stats(path: &Path) -> Result<[Option<Stat>; 3], Refusal> {
             reason: errno.to_string(),
         }),
     };
-    // Access times and link counts do not matter, but `Stat` has no access time and the rest does
-    // not change by itself.
     Ok([stat("")?, stat("-wal")?, stat("-journal")?])
 }
 

@@ -17,16 +17,16 @@
 
 mod check;
 mod copy;
+mod facts;
 mod free;
 mod handle;
 mod header;
 mod overlay;
 mod refusal;
-#[cfg(test)]
-mod tests;
 
 pub use check::Health;
 pub use check::quick_check;
+pub use facts::Facts;
 pub use header::MAGIC;
 pub use refusal::Obstacle;
 pub use refusal::Refusal;
@@ -66,43 +66,6 @@ pub enum FreeLeaves {
     Zeroed,
     /// They read as they are.
     Exact,
-}
-
-/// What is known about a held state.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// Bytes of a page.
-    pub page_bytes: u32,
-    /// Pages of the image.
-    pub pages: u64,
-    /// The number of the SQLite library that wrote last.
-    pub version: u32,
-    /// The application's own version.
-    pub user_version: u32,
-    /// Whose file it is.
-    pub application_id: u32,
-    /// Counts transactions, but not each one while there is a write-ahead log.
-    pub change_counter: u32,
-    /// Whether it has a write-ahead log.
-    pub wal: bool,
-    /// Frames of the log that belong to the state.
-    pub log_frames: u32,
-    /// Which generation of the log they are from.
-    pub log_salts: [u8; 8],
-    /// Pages on the free list.
-    pub free_pages: u32,
-    /// How many of them read as zeroes.
-    pub zeroed_pages: u64,
-    /// The free list contradicts itself, so that nothing of it reads as zeroes: the database is
-    /// damaged, if only in a part that holds no data.
-    pub free_list_damaged: bool,
-}
-
-impl Facts {
-    /// Returns the bytes of the image.
-    pub fn image_bytes(&self) -> u64 {
-        self.pages * u64::from(self.page_bytes)
-    }
 }
 
 /// A database of which states can be held and read, one at a time.
@@ -181,6 +144,12 @@ impl Database {
     /// Holds the newest state. One that was held before is let go.
     pub fn pin(&mut self) -> Result<(), Refusal> {
         self.unpin();
+        check_sidecars(&self.path)?;
+        if is_no_file(&sidecar(&self.path, "-shm")) {
+            return Err(Refusal::NeedsCopy {
+                why: Obstacle::NoSharedMemory,
+            });
+        }
         if self.copy.is_none() && self.has_orphaned_log() {
             return Err(Refusal::NeedsCopy {
                 why: Obstacle::OrphanedLog,
@@ -254,7 +223,7 @@ impl Database {
         if header.page_bytes != self.facts.page_bytes {
             return Err(corrupt("its header and its log differ in the page size"));
         }
-        self.note(&header);
+        self.facts.note(&header);
         // Extensions keep checksums or keys in the reserved bytes, and would miss them.
         if free == FreeLeaves::Exact || header.reserved_bytes != 0 {
             return Ok(());
@@ -376,10 +345,6 @@ impl Database {
         Ok((mark, facts))
     }
 
-    fn note(&mut self, header: &Header) {
-        self.facts.note(header);
-    }
-
     /// Returns true if SQLite would delete a log on sight: that of an empty database.
     fn has_orphaned_log(&self) -> bool {
         let is_empty = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == 0);
@@ -398,16 +363,6 @@ impl Database {
             return Refusal::NotADatabase;
         }
         corrupt(Header::parse(&bytes).err().unwrap_or("its header is wrong"))
-    }
-}
-
-impl Facts {
-    fn note(&mut self, header: &Header) {
-        self.version = header.version;
-        self.user_version = header.user_version;
-        self.application_id = header.application_id;
-        self.change_counter = header.change_counter;
-        self.free_pages = header.free_pages;
     }
 }
 
@@ -433,13 +388,32 @@ fn locate(path: &Path) -> Result<PathBuf, Refusal> {
     Ok(path)
 }
 
+/// Refuses a database with something else than a file as its log or journal: SQLite would open a
+/// pipe, and wait.
+fn check_sidecars(path: &Path) -> Result<(), Refusal> {
+    for suffix in ["-wal", "-journal"] {
+        if is_no_file(&sidecar(path, suffix)) {
+            return Err(Refusal::Unreadable {
+                reason: format!("its {suffix} file is no regular file"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Returns true if something is there and is no file.
+fn is_no_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
 fn connect(path: &Path, access: OpenFlags, patience: Duration) -> Result<Connection, Refusal> {
     // A cache that the rest of the process shares would mean shared transactions too.
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(patience)?;
-        // The last connection that closes would otherwise copy the log back and delete it.
+        // The last connection that closes copies the log back and deletes it. With a descriptor
+        // that cannot write it would fail to, but it should not even try.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // A mapped file that somebody truncates would end the process.
         connection.execute_batch("PRAGMA mmap_size=0")?;
@@ -473,3 +447,6 @@ fn not_held() -> Refusal {
         reason: "no state of it is held".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,7 @@ impl Overlay {
             }
             let log_bytes = handle::file_bytes(connection, Part::Log)
                 .map_err(|code| Refusal::from_code(code, patience))?;
-            if log_bytes < offset(mark.page_bytes, mark.frames) {
+            if log_bytes < end(mark.page_bytes, mark.frames) {
                 return missing_frames(connection, mark, patience);
             }
             frames.reserve_exact(mark.frames as usize);
@@ -196,6 +196,11 @@ fn missing_frames(
 fn offset(page_bytes: u32, number: u32) -> u64 {
     let frame_bytes = FRAME_HEADER_BYTES + u64::from(page_bytes);
     LOG_HEADER_BYTES + (u64::from(number) - 1) * frame_bytes
+}
+
+/// Returns where a frame ends in the log.
+fn end(page_bytes: u32, number: u32) -> u64 {
+    offset(page_bytes, number) + FRAME_HEADER_BYTES + u64::from(page_bytes)
 }
 
 fn corrupt(reason: &str) -> Refusal {

@@ -15,7 +15,7 @@ fn filled(place: &Place, page_bytes: u32, vacuum: &str, mode: &str) -> Connectio
     connection
         .execute_batch(&format!(
             "pragma page_size={page_bytes}; pragma auto_vacuum={vacuum};
-             pragma journal_mode={mode}; pragma synchronous=off; pragma secure_delete=0;
+             pragma journal_mode={mode}; pragma secure_delete=0;
              pragma user_version=-7; pragma application_id=99;
              create table t(id integer primary key, v int, b blob);
              create index i on t(v);
@@ -193,6 +193,26 @@ fn log_of_a_dead_writer_is_in_the_image_and_stays_as_it_is() {
     assert!(before[0].0.len() < image.len());
     assert_eq!(number(&opened(&image).1, DIGEST), expected);
     assert!(look() == before, "the database or its log has changed");
+}
+
+#[test]
+fn log_that_lost_committed_frames_is_damage() {
+    let place = Place::new();
+    let _application = filled(&place, 1024, "none", "wal");
+    let log = fs::OpenOptions::new()
+        .write(true)
+        .open(sidecar(&place.path, "-wal"))
+        .unwrap();
+    let mut source = place.source();
+    source.pin().unwrap();
+    let bytes = 32 + u64::from(source.facts().log_frames) * (24 + 1024);
+    assert!(bytes <= source.wal_bytes());
+
+    for len in [bytes - 1, 40, 0] {
+        log.set_len(len).unwrap();
+        let refusal = source.prepare(FreeLeaves::Zeroed).unwrap_err();
+        assert_eq!(refusal.code(), "corrupt", "{len}");
+    }
 }
 
 #[test]

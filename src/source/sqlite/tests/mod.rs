@@ -30,6 +30,7 @@ impl Place {
     fn application(&self) -> Connection {
         let connection = Connection::open(&self.path).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
+        connection.execute_batch("pragma synchronous=off").unwrap();
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
             .unwrap();
