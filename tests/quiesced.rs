@@ -324,7 +324,7 @@ fn an_empty_or_finished_journal_is_not_restored() {
 }
 
 #[test]
-fn a_database_that_is_locked_for_good_is_reported_and_never_restored_torn() {
+fn a_database_that_is_locked_for_good_is_copied_while_its_holder_is_idle() {
     for (journal, habit) in [
         ("wal", Habit::Exclusive),
         ("delete", Habit::Exclusive),
@@ -340,18 +340,35 @@ fn a_database_that_is_locked_for_good_is_reported_and_never_restored_torn() {
         let output = place.backup();
 
         assert!(writer.is_running());
-        check_outcome(&place, output, &[3]);
+        check_outcome(&place, output, &[0]);
         let target = place.restore("latest");
         assert_eq!(fs::read(target.path().join("notes")).unwrap(), b"kept");
-        let file = target.path().join("app.db");
-        if file.exists() {
-            let judged = judge(Engine::Sqlite, &file);
-            assert_eq!(judged, Ok(20), "{journal}, {habit:?}");
-        }
+        let judged = judge(Engine::Sqlite, &target.path().join("app.db"));
+        assert_eq!(judged, Ok(20), "{journal}, {habit:?}");
         // Free again, it is captured.
         writer.stop();
         fs::remove_file(place.app("notes")).unwrap();
         databases_come_back(&place, &["app.db"], &[0]);
+    }
+}
+
+#[test]
+fn a_database_that_is_locked_and_written_is_reported_unless_it_came_whole() {
+    for journal in ["wal", "delete"] {
+        let place = Place::new();
+        let spec = Spec::sqlite(&place.app("app.db"), journal).with(&[Habit::Exclusive]);
+        let mut writer = Writer::start(&spec);
+        writer.wait_acked(20);
+
+        let output = place.backup();
+
+        assert!(writer.is_running());
+        let output = check_outcome(&place, output, &[0, 3]);
+        let target = place.restore("latest");
+        if output.status.code() == Some(0) {
+            let judged = judge(Engine::Sqlite, &target.path().join("app.db"));
+            assert!(judged.is_ok_and(|newest| newest >= 20), "{journal}");
+        }
     }
 }
 

@@ -74,20 +74,27 @@ impl<'s> Capture<'s> {
             Look::AtKnown => self.known.keys().cloned().collect(),
             Look::Everywhere | Look::Finally => self.finder.all(io.cx)?,
         };
+        let mut due = Vec::new();
         for path in paths {
-            self.consider(io, path)?;
+            due.extend(self.consider(io, path));
+        }
+        // Order: all are looked into before any is opened by its engine. Closing a descriptor
+        // drops the locks of this process on the file, under whatever name it has them.
+        for (path, looks, stat, sniffed) in due {
+            self.open(io, path, looks, stat, sniffed);
         }
         self.pin_and_store(io)?;
         Ok(self.databases)
     }
 
-    /// Decides what is to be done about a path.
-    fn consider(&mut self, io: &mut Io<'_, '_>, path: Vec<u8>) -> Result<()> {
-        let (looks, stat) = match Looks::of(&self.before.source.tree, &path) {
-            Ok(Some(found)) => found,
-            // The scan will find the same, and report it.
-            Ok(None) | Err(_) => return Ok(()),
-        };
+    /// Takes what did not change, and returns what has to be captured.
+    fn consider(
+        &mut self,
+        io: &Io<'_, '_>,
+        path: Vec<u8>,
+    ) -> Option<(Vec<u8>, Looks, Stat, Sniffed)> {
+        // What is not there, or cannot be read, is for the scan to report.
+        let (looks, stat) = Looks::of(&self.before.source.tree, &path).ok()??;
         let record = self.known.get(&path).cloned();
         if let Some(record) = record.filter(|record| record.method != Method::PlainFiles)
             && self.gate.is_unchanged(&path, &looks)
@@ -100,24 +107,30 @@ impl<'s> Capture<'s> {
             };
             self.idle.push((path.clone(), looks.clone()));
             self.keep(path, looks, captured, record);
-            return Ok(());
+            return None;
         }
-        self.open(io, path, looks, stat);
-        Ok(())
+        let sniffed = self.finder.sniff(&path, &stat).ok()?;
+        (sniffed != Sniffed::Other).then_some((path, looks, stat, sniffed))
     }
 
     /// Opens a database, to be pinned with the others.
-    fn open(&mut self, io: &mut Io<'_, '_>, path: Vec<u8>, looks: Looks, stat: Stat) {
-        let opened = match self.finder.sniff(&path, &stat) {
-            // The scan reports what cannot be read.
-            Ok(Sniffed::Other) | Err(_) => return,
-            Ok(Sniffed::Opaque) => {
+    fn open(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        path: Vec<u8>,
+        looks: Looks,
+        stat: Stat,
+        sniffed: Sniffed,
+    ) {
+        let opened = match sniffed {
+            Sniffed::Other => return,
+            Sniffed::Opaque => {
                 let why =
                     "it looks like an encrypted database, which only its application can read";
                 return self.copy_plainly(io, path, Engine::Sqlite, ("encrypted", why.to_string()));
             }
-            Ok(Sniffed::Sqlite) => self.open_sqlite(io, &path),
-            Ok(Sniffed::Redb) => self.open_redb(io, &path),
+            Sniffed::Sqlite => self.open_sqlite(io, &path),
+            Sniffed::Redb => self.open_redb(io, &path),
         };
         match opened {
             Ok((handle, method)) => self.members.push(Member {
@@ -144,14 +157,22 @@ impl<'s> Capture<'s> {
             Ok((database, Method::Transaction))
         });
         let opened = match tried {
-            Err(source::sqlite::Refusal::NeedsCopy { .. }) => {
-                let copied = source::sqlite::Database::open_copy(&absolute, io.room, PATIENCE);
-                copied.map(|database| (database, Method::PrivateCopy))
-            }
+            Err(source::sqlite::Refusal::NeedsCopy { .. }) => return self.copy_sqlite(io, path),
             other => other,
         };
         let (database, method) = opened.map_err(Refusal::Sqlite)?;
         Ok((Handle::Sqlite(Box::new(database)), method))
+    }
+
+    fn copy_sqlite(&self, io: &Io<'_, '_>, path: &[u8]) -> Result<(Handle, Method), Refusal> {
+        let absolute = self.before.source.absolute(path);
+        let copied = source::sqlite::Database::open_copy(&absolute, io.room, PATIENCE);
+        let pinned = copied.and_then(|mut database| {
+            database.pin()?;
+            Ok(database)
+        });
+        let database = pinned.map_err(Refusal::Sqlite)?;
+        Ok((Handle::Sqlite(Box::new(database)), Method::PrivateCopy))
     }
 
     fn open_redb(&self, io: &Io<'_, '_>, path: &[u8]) -> Result<(Handle, Method), Refusal> {
@@ -179,16 +200,41 @@ impl<'s> Capture<'s> {
                 Pinned::Moved { path } => {
                     self.idle.retain(|(idle, _)| *idle != path);
                     self.databases.forget(&path);
+                    let engine = self.known.get(&path).map(|record| record.engine);
+                    let sniffed = match engine {
+                        Some(Engine::Redb) => Sniffed::Redb,
+                        _ => Sniffed::Sqlite,
+                    };
                     if let Ok(Some((looks, stat))) = Looks::of(tree, &path) {
-                        self.open(io, path, looks, stat);
+                        self.open(io, path, looks, stat, sniffed);
                     }
                 }
             }
         };
-        for (member, refusal) in refused {
-            self.refuse(io, member.path, &refusal);
-        }
         let mut members = std::mem::take(&mut self.members);
+        let mut copies = Vec::new();
+        let pinned_at = io.cx.clock.now();
+        for (member, refusal) in refused {
+            let Member {
+                path, looks, stat, ..
+            } = member;
+            // Whoever keeps it locked may leave its files alone long enough to copy them.
+            let copied = match refusal.is_busy() {
+                true => self.copy_sqlite(io, &path),
+                false => Err(refusal),
+            };
+            match copied {
+                Ok((handle, method)) => copies.push(Member {
+                    path,
+                    looks,
+                    stat,
+                    method,
+                    handle,
+                    pinned_at: Some(io.cx.clock.now()),
+                }),
+                Err(refusal) => self.refuse(io, path, &refusal),
+            }
+        }
         // Whoever stalls its writers is read first.
         members.sort_by_key(|member| match &member.handle {
             Handle::Sqlite(database) => 1 + u8::from(database.facts().wal),
@@ -196,6 +242,18 @@ impl<'s> Capture<'s> {
         });
         for member in members {
             self.store(io, member, skew_us)?;
+        }
+        // What was copied in the end belongs to a later instant than the rest.
+        let late_us = io
+            .cx
+            .clock
+            .now()
+            .since_ns(pinned_at)
+            .max(1000)
+            .cast_unsigned()
+            / 1000;
+        for member in copies {
+            self.store(io, member, late_us)?;
         }
         Ok(())
     }

@@ -103,7 +103,8 @@ impl Member {
 }
 
 impl Refusal {
-    fn is_busy(&self) -> bool {
+    /// Whether it is only locked by somebody.
+    pub(super) fn is_busy(&self) -> bool {
         matches!(self, Refusal::Sqlite(sqlite::Refusal::Busy { .. }))
     }
 

@@ -197,6 +197,22 @@ pub(super) fn room(cache_dir: Option<&Path>) -> PathBuf {
     cache_dir.unwrap_or(Path::new("/var/tmp")).to_path_buf()
 }
 
+/// Removes the private copies of runs that were killed: nobody else would, and they hold data.
+fn remove_leftovers(room: &Path) {
+    for entry in std::fs::read_dir(room).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| {
+            let (pid, _) = name.strip_prefix("sqlite-")?.split_once('-')?;
+            pid.parse::<u32>().ok()
+        });
+        let is_gone = |pid| !Path::new(&format!("/proc/{pid}")).exists();
+        if pid.is_some_and(is_gone) {
+            // A directory of somebody else stays; a symlink is not followed.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Returns how much may wait there.
 fn spool_bytes(room: &Path) -> u64 {
     let free = rustix::fs::statvfs(room).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
@@ -205,6 +221,7 @@ fn spool_bytes(room: &Path) -> u64 {
 
 /// Captures all databases of the source.
 pub(super) fn capture(io: &mut Io<'_, '_>, before: Before<'_>) -> Result<Databases> {
+    remove_leftovers(io.room);
     let known = known(io, before.parent);
     let mut databases = Capture::begin(before, known).run(io)?;
     databases.records_id = store_records(io, &databases, before.parent)?;
