@@ -192,7 +192,7 @@ impl Header {
         if !self.bytes.starts_with(MAGIC) {
             return Err(Refusal::NotADatabase);
         }
-        let written = self.written_geometry()?;
+        self.written_geometry()?;
         let primary_index = usize::from(self.bytes[GOD_BYTE] & PRIMARY);
         let [primary, secondary] = [self.slot(primary_index), self.slot(1 - primary_index)];
         let is_two_phase = self.bytes[GOD_BYTE] & TWO_PHASE != 0;
@@ -216,11 +216,9 @@ impl Header {
             version @ (1 | 2) => return Err(Refusal::OldFormat { version }),
             version => return Refusal::unsupported(Unknown::Version(version)),
         }
-        let candidate = |slot: Slot| {
-            let geometry = self.geometry_of(&written, slot == primary)?;
-            Ok(Candidate { slot, geometry })
-        };
-        slots.into_iter().map(candidate).collect()
+        let geometry = self.geometry()?;
+        let candidates = slots.into_iter().map(|slot| Candidate { slot, geometry });
+        Ok(candidates.collect())
     }
 
     fn slot(&self, index: usize) -> Slot {
@@ -251,15 +249,15 @@ impl Header {
         Ok(geometry)
     }
 
-    /// A commit writes the regions it has into the header, and the file is never shorter than
-    /// they say: it grows before a commit and shrinks after one. So they tell how long the file of
-    /// the primary is, even if it has grown since. Those of another commit are not known: it may
-    /// have had all that is there now.
-    fn geometry_of(&self, written: &Geometry, is_primary: bool) -> Result<Geometry, Refusal> {
-        let is_written =
-            is_primary && written.is_possible() && written.file_bytes() <= self.file_bytes;
-        let fitted = || written.fit(self.file_bytes);
-        let geometry = is_written.then_some(*written).or_else(fitted);
+    /// The regions that the header tells are those of the commit that was written last, which
+    /// with two-phase commit is not yet the primary and may need fewer. But the file grows before
+    /// a commit that needs more, and shrinks only when one that needs fewer is in force: it always
+    /// has what the primary needs, and what it has beyond that does no harm.
+    fn geometry(&self) -> Result<Geometry, Refusal> {
+        let written = self.written_geometry()?;
+        let is_whole = written.is_possible() && written.file_bytes() <= self.file_bytes;
+        let fitted = written.fit(self.file_bytes);
+        let geometry = fitted.or(is_whole.then_some(written));
         geometry.ok_or(Refusal::Corrupt {
             reason: Damage::Length {
                 file_bytes: self.file_bytes,
@@ -289,5 +287,72 @@ impl Candidate {
             bytes.copy_from_slice(&self.slot.bytes);
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn geometry() -> impl Strategy<Value = Geometry> {
+        let pages = (0..9u32, 1..=64u32, 0..5u32, 0..64u32);
+        pages.prop_filter_map("no regions", |(header, data, full, last)| {
+            let geometry = Geometry {
+                region_header_pages: header,
+                region_data_pages: data,
+                full_regions: full,
+                last_region_pages: last % data,
+            };
+            geometry.is_possible().then_some(geometry)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn regions_are_found_again_from_the_length(geometry in geometry()) {
+            prop_assert_eq!(geometry.fit(geometry.file_bytes()), Some(geometry));
+        }
+
+        #[test]
+        fn pages_lie_within_the_file(geometry in geometry(), number: u64, region in 0..6u64) {
+            // Few regions and low orders, else no page lies within.
+            let number = number & 0x1800_0000_0000_003F | region << 20;
+            if let Some(place) = geometry.place(number) {
+                prop_assert!(place.offset >= u64::from(PAGE_BYTES));
+                prop_assert!(place.offset + place.bytes <= geometry.file_bytes());
+            }
+        }
+
+        #[test]
+        fn any_header_is_read_or_refused(
+            god_byte: u8,
+            numbers in prop::collection::vec(0..5000u32, 5),
+            extremes: [bool; 5],
+            versions: [u8; 2],
+            rest in prop::collection::vec(any::<u8>(), 256),
+            file_bytes: u64,
+        ) {
+            let mut bytes = [0; HEADER_BYTES];
+            bytes[..9].copy_from_slice(MAGIC);
+            bytes[9] = god_byte;
+            for (i, number) in numbers.into_iter().enumerate() {
+                let number = if i == 0 { PAGE_BYTES } else { number };
+                let number = if extremes[i] && i > 0 { u32::MAX - number } else { number };
+                bytes[GEOMETRY_AT + 4 * i..][..4].copy_from_slice(&number.to_le_bytes());
+            }
+            bytes[SLOTS_AT..].copy_from_slice(&rest);
+            for (slot, version) in bytes[SLOTS_AT..].chunks_exact_mut(SLOT_BYTES).zip(versions) {
+                slot[0] = version % 5;
+                let checksum = xxh3_128(&slot[..SLOT_CHECKSUM_AT]);
+                slot[SLOT_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+            }
+
+            for candidate in Header::new(bytes, file_bytes).candidates().unwrap_or_default() {
+                prop_assert_eq!(candidate.slot.version(), VERSION);
+                let image = Header::new(candidate.header(), candidate.geometry.file_bytes());
+                prop_assert_eq!(image.candidates().unwrap(), vec![candidate]);
+            }
+        }
     }
 }

@@ -304,3 +304,74 @@ fn table_root(tree: u64, definition: &[u8], is_savepoints: bool) -> Result<Optio
     let link = Link::at(definition, 10, shape).ok_or(Unread::Malformed)?;
     Ok((byte(9)? != 0).then_some(link))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shapes() -> impl Strategy<Value = Shape> {
+        let width = || prop_oneof![Just(None), (0..40u32).prop_map(Some), Just(Some(u32::MAX))];
+        let values = prop_oneof![
+            Just(Values::Plain),
+            Just(Values::UserTables),
+            Just(Values::SystemTables),
+            Just(Values::Savepoints),
+            Just(Values::Lists(None)),
+            Just(Values::Lists(Some(8))),
+        ];
+        (width(), width(), values).prop_map(|(key_bytes, value_bytes, values)| Shape {
+            key_bytes,
+            value_bytes,
+            values,
+            tree: 1,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            kind in 0..4u8,
+            count in 0..6u16,
+            ends in prop::collection::vec(0..200u32, 0..12),
+            mut rest: Vec<u8>,
+            shape in shapes(),
+        ) {
+            let mut page = vec![kind, 0];
+            page.extend(count.to_le_bytes());
+            page.extend(ends.iter().flat_map(|end| end.to_le_bytes()));
+            page.append(&mut rest);
+            let number = 0;
+            let checksum = 0;
+            let link = Link { number, checksum, shape, depth: 0 };
+            let mut links = Vec::new();
+
+            let summary = summarize(&page, &shape);
+            let is_read = follow(&page, &link, &mut links).is_ok();
+
+            prop_assert!(summary.is_none_or(|summary| summary.used_bytes >= 4));
+            prop_assert!(!is_read || links.len() <= usize::from(count) + 1);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let mut table = vec![0; 60];
+        (table[52], table[56]) = (1, 1);
+        let mut aligned = table.clone();
+        (aligned[0], aligned[52]) = (NORMAL_TABLE, 8);
+        for (values, value, unknown) in [
+            (Values::UserTables, table, Unknown::Table(0)),
+            (Values::UserTables, aligned, Unknown::Alignment),
+            (Values::Savepoints, vec![2; 50], Unknown::Savepoint(2)),
+            (Values::Lists(None), vec![2; 33], Unknown::List(2)),
+        ] {
+            let leaf = Shape::tables(values, 1);
+
+            assert_eq!(
+                root_in(b"key", &value, &leaf),
+                Err(Unread::Unknown(unknown))
+            );
+        }
+    }
+}

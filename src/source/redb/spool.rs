@@ -67,10 +67,15 @@ impl Pages {
     }
 }
 
+/// Pages that were compared lately, so that the next attempt need not read them again: 4 MiB.
+const RECENT_COUNT: usize = 1 << 18;
+
 /// The private copy.
 #[derive(Debug)]
 pub(super) struct Spool {
     file: File,
+    /// Offset and half of the checksum, by hash of the offset.
+    recent: Vec<(u64, u64)>,
     sealed: Pages,
     written: Pages,
     written_bytes: u64,
@@ -81,6 +86,7 @@ impl Spool {
     pub(super) fn new(file: File) -> Spool {
         Spool {
             file,
+            recent: vec![(0, 0); RECENT_COUNT],
             sealed: Pages::default(),
             written: Pages::default(),
             written_bytes: 0,
@@ -107,8 +113,25 @@ impl Spool {
     }
 
     /// Says that a page and all below it are in the spool.
-    pub(super) fn seal(&mut self, offset: u64) {
+    pub(super) fn seal(&mut self, offset: u64, checksum: u128) {
         self.sealed.insert(offset, 1);
+        self.remember(offset, checksum);
+    }
+
+    /// Says that a sealed page matched its checksum.
+    pub(super) fn remember(&mut self, offset: u64, checksum: u128) {
+        self.recent[Spool::slot(offset)] = (offset, checksum as u64);
+    }
+
+    /// Returns true if a sealed page matched this checksum a short while ago. A hint: the end of a
+    /// long page may have been overwritten since.
+    pub(super) fn is_recent(&self, place: Place, checksum: u128) -> bool {
+        let recent = self.recent[Spool::slot(place.offset)];
+        recent == (place.offset, checksum as u64) && self.is_sealed(place)
+    }
+
+    fn slot(offset: u64) -> usize {
+        (offset / u64::from(PAGE_BYTES)) as usize % RECENT_COUNT
     }
 }
 

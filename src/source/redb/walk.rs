@@ -52,7 +52,7 @@ pub(super) enum Torn {
 
 enum Task {
     Visit(Link),
-    Seal(Place),
+    Seal(Place, u128),
 }
 
 /// What a walk works with.
@@ -83,8 +83,8 @@ impl Walk<'_> {
         while let Some(task) = tasks.pop() {
             let link = match task {
                 Task::Visit(link) => link,
-                Task::Seal(place) => {
-                    self.spool.seal(place.offset);
+                Task::Seal(place, checksum) => {
+                    self.spool.seal(place.offset, checksum);
                     continue;
                 }
             };
@@ -96,10 +96,14 @@ impl Walk<'_> {
                 let number = link.number;
                 return Ok(Outcome::Torn(Torn::Outside { number }));
             };
+            if trust == Trust::Seals && self.spool.is_recent(place, link.checksum) {
+                continue;
+            }
             let is_new = trust == Trust::Seals || claims.claim(place)?;
             let is_spooled = self.spool.is_sealed(place)
                 && load::load(&mut &*self.spool, place, &link, &mut buffer)?.is_some();
             if is_spooled && (trust == Trust::Seals || !is_new) {
+                self.spool.remember(place.offset, link.checksum);
                 continue;
             }
             if !is_new {
@@ -115,7 +119,7 @@ impl Walk<'_> {
                     return Ok(Outcome::Torn(Torn::Page { place, link }));
                 }
             }
-            tasks.push(Task::Seal(place));
+            tasks.push(Task::Seal(place, link.checksum));
             follow(place, &link, &buffer, &mut links)?;
             tasks.extend(links.drain(..).rev().map(Task::Visit));
             if WAITING_MAX < tasks.len() {

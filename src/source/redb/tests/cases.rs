@@ -259,6 +259,57 @@ fn a_later_capture_reads_what_changed() {
     assert!(capture.read_bytes() - first_bytes - read_bytes < 4 << 10);
 }
 
+/// Puts other bytes where the spool has a leaf in the middle, as a page of a later commit that
+/// took its place would.
+fn take_place(capture: &mut Database) {
+    let (mut buffer, mut leaves) = (Vec::new(), Vec::new());
+    let mut pages = capture.pages().unwrap();
+    while let Some(piece) = pages.next(&mut buffer).unwrap() {
+        leaves.extend(piece.identity.map(|_| piece.offset));
+    }
+    let offset = leaves[leaves.len() / 2];
+    capture.spool.write(offset, &[1; 64]).unwrap();
+    capture.spool.seal(offset, 1);
+}
+
+#[test]
+fn a_page_whose_place_was_taken_is_read_again() {
+    let scratch = Scratch::new();
+    let database = scratch.create();
+    fill(&database, 3_000, 1);
+    let mut capture = scratch.open().unwrap();
+    capture_now(&mut capture).unwrap();
+    take_place(&mut capture);
+    commit(&database, |write| {
+        write.open_table(NUMBERS).unwrap().insert(1, 77).unwrap();
+    });
+
+    capture_now(&mut capture).unwrap();
+
+    assert_eq!(scratch.restore(&capture), contents_of(&database));
+}
+
+#[test]
+fn a_damaged_spool_is_noticed() {
+    let scratch = Scratch::new();
+    let database = scratch.create();
+    fill(&database, 3_000, 1);
+    let mut capture = scratch.open().unwrap();
+    capture_now(&mut capture).unwrap();
+    take_place(&mut capture);
+
+    let mut buffer = Vec::new();
+    let mut pages = capture.pages().unwrap();
+    let refusal = loop {
+        match pages.next(&mut buffer) {
+            Ok(piece) => assert!(piece.is_some()),
+            Err(refusal) => break refusal,
+        }
+    };
+
+    assert_eq!(refusal.code(), "corrupt");
+}
+
 #[test]
 fn a_capture_survives_compaction() {
     let scratch = Scratch::new();
@@ -284,6 +335,21 @@ fn a_capture_survives_compaction() {
         fs::metadata(scratch.database()).unwrap().len()
     );
     assert_eq!(scratch.restore(&capture), contents_of(&database));
+}
+
+#[test]
+fn reading_does_not_drop_the_locks_of_the_application() {
+    let scratch = Scratch::new();
+    let database = scratch.create();
+    fill(&database, 100, 1);
+
+    scratch.capture_contents();
+
+    let second = ::redb::Database::open(scratch.database());
+    assert!(matches!(
+        second,
+        Err(::redb::DatabaseError::DatabaseAlreadyOpen)
+    ));
 }
 
 /// An empty database whose regions are small, which redb takes from the header.
