@@ -371,7 +371,7 @@ fn pack_table() -> Example {
     }
 }
 
-fn lists() -> [Example; 2] {
+fn lists() -> [Example; 3] {
     let child = |plain_bytes, id| Child {
         plain_bytes,
         id,
@@ -382,7 +382,19 @@ fn lists() -> [Example; 2] {
         unit_bytes: 262_144,
         ids: vec![ChunkId([2; 32]), HOLE, ChunkId([3; 32])],
     };
-    [("list-cut", 2, cut), ("list-even", 1, even)].map(|(name, level, children)| {
+    let marked = Children::Marked(vec![
+        Child {
+            mark: 7,
+            ..child(70_000, ChunkId([4; 32]))
+        },
+        child(9, ChunkId([5; 32])),
+    ]);
+    let lists = [
+        ("list-cut", 2, cut),
+        ("list-marked", 1, marked),
+        ("list-even", 1, even),
+    ];
+    lists.map(|(name, level, children)| {
         let node = ListNode { level, children };
         let decode = |bytes: &[u8]| ListNode::decode(bytes).ok();
         example((name, "list"), node, ListNode::encode, decode)
