@@ -13,6 +13,7 @@ use crate::writers::Engine;
 use crate::writers::Habit;
 use crate::writers::Spec;
 use crate::writers::Writer;
+use crate::writers::twin_of;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -422,4 +423,54 @@ fn live_pair_restores_no_second_without_its_first_when_the_first_sorts_first() {
 #[test]
 fn live_pair_restores_no_second_without_its_first_when_the_first_sorts_last() {
     pairs_are_never_ahead("b.db", "a.db");
+}
+
+/// Returns the newest number of a database that commits together with another.
+fn newest_of_twin(path: &Path) -> u64 {
+    let conn = rusqlite::Connection::open(path).unwrap();
+    oracle::is_sound(&conn).unwrap();
+    let sql = "SELECT coalesce(max(n), 0), count(*) FROM follower";
+    let row = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (newest, count): (i64, i64) = row.unwrap();
+    assert_eq!(newest, count, "gaps");
+    newest as u64
+}
+
+#[test]
+fn live_attached_databases_restore_what_was_committed_to_both() {
+    for journal in ["delete", "persist", "wal"] {
+        let place = Place::new();
+        let path = place.app("app.db");
+        let spec = Spec {
+            rows: 300,
+            ..Spec::sqlite(&path, journal).with(&[Habit::Attached])
+        };
+        let mut writer = Writer::start(&spec);
+        let (mut acked, mut random) = (0, Seeded::new(31));
+        for cycle in 0..cycles(4) {
+            writer.wait_acked(writer.acked() + 5);
+            if random.below(3) == 0 {
+                writer.kill();
+            }
+            acked = acked.max(writer.acked());
+
+            let output = place.backup();
+
+            assert_eq!(output.status.code(), Some(0), "{}", oracle::stderr(&output));
+            let target = place.restore("latest");
+            let a = judge(Engine::Sqlite, &target.path().join("app.db")).unwrap();
+            let b = newest_of_twin(&twin_of(&target.path().join("app.db")));
+            let case = format!("{journal}, cycle {cycle}: {acked} acknowledged, {a} and {b}");
+            // With write-ahead logs each file commits for itself, one after the other.
+            let together = if journal == "wal" {
+                b <= a && a <= b + 1
+            } else {
+                a == b
+            };
+            assert!(acked <= b && together, "{case}");
+            if !writer.is_running() {
+                writer = Writer::start(&spec);
+            }
+        }
+    }
 }

@@ -193,6 +193,26 @@ fn databases_of_every_vacuum_mode_and_encoding_come_back_row_by_row() {
 }
 
 #[test]
+fn a_long_database_comes_back_whether_its_writers_are_stalled_or_not() {
+    for mode in ["delete", "wal"] {
+        let place = Place::new();
+        let path = place.app("app.db");
+        fill(&path, &format!("PRAGMA journal_mode = {mode}"));
+        let conn = Connection::open(&path).unwrap();
+        // Longer than what is read without a spool, and than what is checked in memory.
+        conn.execute_batch(
+            "CREATE TABLE long(id INTEGER PRIMARY KEY, noise BLOB);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO long SELECT i, randomblob(4000) FROM n;",
+        )
+        .unwrap();
+        drop(conn);
+
+        databases_come_back(&place, &["app.db"], &[0]);
+    }
+}
+
+#[test]
 fn files_that_only_look_like_databases_come_back_byte_by_byte() {
     let mut random = Seeded::new(40);
     bytes_come_back("app.db", b"", &[0]);

@@ -11,6 +11,7 @@ pub(crate) use redb_app::RedbApp;
 pub(crate) use redb_app::ledger_of as redb_ledger_of;
 pub(crate) use sqlite_app::SqliteApp;
 pub(crate) use sqlite_app::digest_of as sqlite_digest_of;
+pub(crate) use sqlite_app::twin_of;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub(crate) enum Habit {
     Exclusive,
     /// SQLite: stops inside a transaction whose pages have spilled into the file.
     Spill,
+    /// SQLite: each commit is one transaction over two attached databases.
+    Attached,
     /// redb: commits of two phases.
     TwoPhase,
     /// redb: the state of the allocator is part of each commit.

@@ -10,6 +10,8 @@ use crate::support::Seeded;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension;
 use rusqlite::params;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const SCHEMA: &str = "
@@ -34,6 +36,11 @@ pub(crate) struct SqliteApp {
     digest: u64,
 }
 
+/// Returns the database that commits together with this one.
+pub(crate) fn twin_of(path: &Path) -> PathBuf {
+    path.with_extension("twin")
+}
+
 impl SqliteApp {
     pub(crate) fn open(spec: &Spec) -> SqliteApp {
         let conn = Connection::open(&spec.path).unwrap();
@@ -42,9 +49,19 @@ impl SqliteApp {
         if spec.has(Habit::Exclusive) {
             set(&conn, "locking_mode", "exclusive");
         }
+        if spec.has(Habit::Attached) {
+            let sql = "ATTACH ?1 AS twin";
+            let path = twin_of(&spec.path);
+            conn.execute(sql, [path.to_str().unwrap()]).unwrap();
+        }
         set(&conn, "journal_mode", &spec.journal);
-        // What a killed process wrote, the kernel has.
-        set(&conn, "synchronous", "off");
+        // What a killed process wrote, the kernel has. But without syncs, SQLite keeps no journal
+        // over several databases.
+        let synchronous = match spec.has(Habit::Attached) {
+            true => "normal",
+            false => "off",
+        };
+        set(&conn, "synchronous", synchronous);
         set(&conn, "foreign_keys", "on");
         set(
             &conn,
@@ -68,6 +85,9 @@ impl SqliteApp {
         let count = "SELECT count(*) FROM sqlite_schema WHERE name = 'ledger'";
         if self.number(count) == 0 {
             self.conn.execute_batch(SCHEMA).unwrap();
+            if self.spec.has(Habit::Attached) {
+                self.run("CREATE TABLE twin.follower (n INTEGER PRIMARY KEY, body BLOB)");
+            }
             if self.spec.has(Habit::Search) {
                 self.run("CREATE VIRTUAL TABLE search USING fts5 (text)");
             }
@@ -120,6 +140,10 @@ impl SqliteApp {
         self.work();
         let n = n as u64 + 1;
         self.append(n, &chain);
+        if self.spec.has(Habit::Attached) {
+            let sql = "INSERT INTO twin.follower VALUES (?1, randomblob(2000))";
+            self.conn.execute(sql, [n as i64]).unwrap();
+        }
         attempt(n);
         self.run("COMMIT");
         n

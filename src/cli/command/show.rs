@@ -160,10 +160,16 @@ fn how(record: &DatabaseRecord) -> String {
         Method::PrivateCopy => "recovered private copy",
         Method::PlainFiles => "plain files, may not be consistent",
     };
-    match record.skew_us {
-        0 => how.to_string(),
-        skew => format!("{how}, within {}", text::duration(skew.div_ceil(1000))),
+    let mut how = how.to_string();
+    if record.skew_us > 0 {
+        let skew = text::duration(record.skew_us.div_ceil(1000));
+        how.push_str(&format!(", within {skew} of others"));
     }
+    if record.wal_growth_bytes > 0 {
+        let growth = text::size(record.wal_growth_bytes);
+        how.push_str(&format!(" (its log grew by {growth})"));
+    }
+    how
 }
 
 fn check(verdict: Verdict) -> &'static str {

@@ -1,6 +1,7 @@
 //! One capture: what is to be done about each database, and doing it.
 
 use crate::disk::unnamed_file;
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::database::DatabaseRecord;
 use crate::format::database::Engine;
@@ -78,6 +79,10 @@ impl<'s> Capture<'s> {
         for path in paths {
             due.extend(self.consider(io, path));
         }
+        if due.iter().any(|(.., sniffed)| *sniffed == Sniffed::Sqlite) {
+            source::sqlite::library_version_is_safe()
+                .map_err(|reason| Error::Refused { reason })?;
+        }
         // Order: all are looked into before any is opened by its engine. Closing a descriptor
         // drops the locks of this process on the file, under whatever name it has them.
         for (path, looks, stat, sniffed) in due {
@@ -133,14 +138,24 @@ impl<'s> Capture<'s> {
             Sniffed::Redb => self.open_redb(io, &path),
         };
         match opened {
-            Ok((handle, method)) => self.members.push(Member {
-                path,
-                looks,
-                stat,
-                method,
-                handle,
-                pinned_at: None,
-            }),
+            Ok((handle, method)) => {
+                // Order: after it was opened, for SQLite run by root touches the log then, and
+                // before it is pinned, so that nothing can change unseen in between. A private
+                // copy is as old as the first look.
+                let again = Looks::of(&self.before.source.tree, &path).ok().flatten();
+                let (looks, stat) = match again {
+                    Some(again) if method != Method::PrivateCopy => again,
+                    _ => (looks, stat),
+                };
+                self.members.push(Member {
+                    path,
+                    looks,
+                    stat,
+                    method,
+                    handle,
+                    pinned_at: None,
+                });
+            }
             Err(refusal) => self.refuse(io, path, &refusal),
         }
     }

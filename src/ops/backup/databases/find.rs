@@ -10,7 +10,6 @@ use crate::source::files::Stat;
 use crate::source::sqlite;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 /// Every database is a multiple of this long, and few other files are.
 const SECTOR_BYTES: u64 = 512;
@@ -20,8 +19,6 @@ const EXTENSIONS: [&[u8]; 5] = [b".db", b".db3", b".sqlite", b".sqlite3", b".sql
 const VALUES_OF_NOISE: usize = 195;
 const WAL_MAGIC: [[u8; 4]; 2] = [[0x37, 0x7f, 0x06, 0x82], [0x37, 0x7f, 0x06, 0x83]];
 const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
-/// How long a database of our own process may be busy while we ask what it is.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,12 +95,20 @@ impl<'a> Finder<'a> {
         if !stat.size_bytes.is_multiple_of(SECTOR_BYTES) {
             return Ok(Sniffed::Other);
         }
-        if self.held.contains(&(stat.device, stat.inode)) {
-            return Ok(self.ask_sqlite(path));
-        }
-        let file = self.source.tree.open_file(path)?;
         let mut first = [0; SECTOR_BYTES as usize];
-        let len = file.read_at(0, &mut first)?;
+        let len = match self.held.contains(&(stat.device, stat.inode)) {
+            true => {
+                let absolute = self.source.absolute(path);
+                match sqlite::first_bytes(&absolute, &mut first) {
+                    Ok(true) => first.len(),
+                    Ok(false) | Err(_) => return Ok(Sniffed::Other),
+                }
+            }
+            false => {
+                let file = self.source.tree.open_file(path)?;
+                file.read_at(0, &mut first)?
+            }
+        };
         let first = &first[..len];
         if first.starts_with(sqlite::MAGIC) {
             return Ok(Sniffed::Sqlite);
@@ -115,14 +120,6 @@ impl<'a> Finder<'a> {
         match is_noise(first) && (is_named || self.has_log(path)) {
             true => Ok(Sniffed::Opaque),
             false => Ok(Sniffed::Other),
-        }
-    }
-
-    fn ask_sqlite(&self, path: &[u8]) -> Sniffed {
-        let opened = sqlite::Database::open(&self.source.absolute(path), PATIENCE);
-        match opened.and_then(|mut database| database.pin()) {
-            Ok(()) | Err(sqlite::Refusal::Busy { .. }) => Sniffed::Sqlite,
-            Err(_) => Sniffed::Other,
         }
     }
 

@@ -22,8 +22,10 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a group: small enough for a delta to find what moved within it, large enough to cost
 /// little bookkeeping.
 const GROUP_BYTES: u32 = 256 << 10;
-/// How long a transaction on a write-ahead log is held while storing keeps up or not.
-const HELD_NS: i64 = 1_000_000_000;
+/// How long a transaction on a write-ahead log is held whether storing keeps up or not.
+const HELD_NS: i64 = 250_000_000;
+/// No more than this goes into a spool: beyond it the disk would be slower than storing is.
+const SPOOL_BYTES_MAX: u64 = 4 << 30;
 /// Databases in rollback mode up to this length are stored faster than a spool is set up.
 const STALL_BYTES: u64 = 4 << 20;
 /// Images up to this length are checked as they were captured.
@@ -70,7 +72,7 @@ pub(super) fn store<'a>(
     while reading.stream.size_bytes < size_bytes {
         io.cx.check()?;
         if io.cx.clock.now().since_ns(began) >= held_ns
-            && reading.left_bytes() <= io.spool_bytes_max
+            && reading.left_bytes() <= io.spool_bytes_max.min(SPOOL_BYTES_MAX)
         {
             let spooled = reading.spool(io, database)?;
             let file = match spooled {
