@@ -129,8 +129,10 @@ fn check_file(name: &str, text: &str, problems: &mut Vec<String>) {
                 );
             }
         }
-        // Our own module has the name of the crate it reads for.
-        let line = line.replace("source::redb::", "");
+        // Our own modules have the names of the crates they read for.
+        let line = line
+            .replace("source::redb::", "")
+            .replace("source::sled::", "");
         for (token, home) in OWNED {
             if names(&line, token) && !line.contains("crate::") && !name.starts_with(home) {
                 report(number, format!("`{token}` may be used only in {home}"));

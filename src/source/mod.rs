@@ -3,4 +3,5 @@
 
 pub mod files;
 pub mod redb;
+pub mod sled;
 pub mod sqlite;

@@ -76,6 +76,7 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
         },
         tags: args.tag,
         dry_run: session.global.dry_run,
+        holders: Vec::new(),
     })
 }
 

@@ -53,6 +53,7 @@ use crate::repo::log::Outcome;
 use crate::repo::log::Outdated;
 use crate::repo::log::State;
 use crate::source::files::Problem;
+use crate::source::redb::Hold;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -84,7 +85,13 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Whether to say what would be done, and do nothing.
     pub dry_run: bool,
+    /// redb databases that this very process has open, each with the handle it has. The pages are
+    /// held while they are read, so that no writer can get in the way.
+    pub holders: Vec<(PathBuf, Holder)>,
 }
+
+/// The handle of an open database, see `Hold`.
+pub type Holder = Arc<dyn Hold + Send + Sync>;
 
 /// Pages of a SQLite database that hold nothing but what was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -10,20 +10,25 @@
 //! the tree of each persistent savepoint lead to, at its place; zeroes elsewhere; the commit in
 //! both slots. Opening it, redb rebuilds the allocator. Only durable commits are in the file.
 
+mod hold;
 mod layout;
 mod load;
 mod page;
 mod pages;
 mod refusal;
 mod spool;
+mod tracked;
 mod walk;
 
+pub use hold::Hold;
 pub use layout::MAGIC;
 pub use pages::Pages;
 pub use pages::Piece;
 pub use refusal::Damage;
 pub use refusal::Refusal;
 pub use refusal::Unknown;
+pub use tracked::Tracked;
+pub use tracked::Tracker;
 
 use layout::Candidate;
 use layout::HEADER_BYTES;

@@ -63,7 +63,7 @@ impl<'s> Capture<'s> {
                 (Some(path), Some(parent)) => Gate::read(path, &parent.tree),
                 _ => Gate::default(),
             },
-            finder: Finder::new(before.source),
+            finder: Finder::new(before.source, &before.options.holders),
             databases: Databases::default(),
             idle: Vec::new(),
             members: Vec::new(),
@@ -153,6 +153,7 @@ impl<'s> Capture<'s> {
                     stat,
                     method,
                     handle,
+                    holder: self.finder.holder(&stat),
                     pinned_at: None,
                 });
             }
@@ -245,6 +246,7 @@ impl<'s> Capture<'s> {
                     stat,
                     method,
                     handle,
+                    holder: None,
                     pinned_at: Some(io.cx.clock.now()),
                 }),
                 Err(refusal) => self.refuse(io, path, &refusal),

@@ -2,14 +2,17 @@
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::ops::backup::Holder;
 use crate::ops::backup::source::Source;
 use crate::source;
 use crate::source::files::Kind;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::sqlite;
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// Every database is a multiple of this long, and few other files are.
 const SECTOR_BYTES: u64 = 512;
@@ -49,17 +52,32 @@ pub(super) struct Finder<'a> {
     /// Files that this very process has open, by device and inode. Closing another descriptor of
     /// one would drop the locks that SQLite holds on it, so SQLite has to look into them.
     held: HashSet<(u64, u64)>,
+    /// The redb databases among them, by the same.
+    holders: HashMap<(u64, u64), Holder>,
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(source: &'a Source) -> Finder<'a> {
+    pub(super) fn new(source: &'a Source, holders: &[(PathBuf, Holder)]) -> Finder<'a> {
         let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
         let node = |entry: std::io::Result<std::fs::DirEntry>| {
             let meta = std::fs::metadata(entry.ok()?.path()).ok()?;
             meta.is_file().then(|| (meta.dev(), meta.ino()))
         };
         let held = open.filter_map(node).collect();
-        Finder { source, held }
+        let holder = |(path, holder): &(PathBuf, Holder)| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some(((meta.dev(), meta.ino()), Holder::clone(holder)))
+        };
+        Finder {
+            source,
+            held,
+            holders: holders.iter().filter_map(holder).collect(),
+        }
+    }
+
+    /// Returns the handle by which this very process has a database open, if it was given one.
+    pub(super) fn holder(&self, stat: &Stat) -> Option<Holder> {
+        self.holders.get(&(stat.device, stat.inode)).cloned()
     }
 
     /// Returns the paths of all files in the source that may be databases.
@@ -95,8 +113,12 @@ impl<'a> Finder<'a> {
         if !stat.size_bytes.is_multiple_of(SECTOR_BYTES) {
             return Ok(Sniffed::Other);
         }
+        let node = (stat.device, stat.inode);
+        if self.holders.contains_key(&node) {
+            return Ok(Sniffed::Redb);
+        }
         let mut first = [0; SECTOR_BYTES as usize];
-        let len = match self.held.contains(&(stat.device, stat.inode)) {
+        let len = match self.held.contains(&node) {
             true => {
                 let absolute = self.source.absolute(path);
                 match sqlite::first_bytes(&absolute, &mut first) {

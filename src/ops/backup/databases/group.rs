@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::context::Timestamp;
 use crate::error::Result;
 use crate::format::database::Method;
+use crate::ops::backup::Holder;
 use crate::ops::backup::databases::gate::Looks;
 use crate::source;
 use crate::source::files::Stat;
@@ -34,6 +35,8 @@ pub(super) struct Member {
     pub stat: Stat,
     pub method: Method,
     pub handle: Handle,
+    /// The handle by which this very process has it open.
+    pub holder: Option<Holder>,
     /// When the state that is held was pinned.
     pub pinned_at: Option<Timestamp>,
 }
@@ -66,7 +69,10 @@ impl Member {
             Handle::Sqlite(database) => database.pin().map_err(Refusal::Sqlite)?,
             Handle::Redb(database) => {
                 let mut go_on = || cx.check().is_ok();
+                // Held or not, what is captured is the same; it only takes more passes.
+                let held = self.holder.as_ref().and_then(|holder| holder.hold().ok());
                 let captured = database.capture(PASSES_MAX, spool_bytes_max, &mut go_on);
+                drop(held);
                 captured.map_err(Refusal::Redb)?;
             }
         }
