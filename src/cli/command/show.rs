@@ -148,7 +148,8 @@ fn engine(record: &DatabaseRecord) -> String {
             format!("SQLite {major}.{minor}.{}", number % 1000)
         }
         (Engine::Redb, version) => format!("redb format {version}"),
-        (Engine::Sled, _) => "sled".to_string(),
+        (Engine::Sled, 0) => "sled".to_string(),
+        (Engine::Sled, version) => format!("sled 0.{version}"),
     }
 }
 
@@ -157,6 +158,7 @@ fn how(record: &DatabaseRecord) -> String {
         Method::Transaction if record.wal => "read transaction, WAL",
         Method::Transaction => "read transaction",
         Method::Walk => "verified walk",
+        Method::PrivateCopy if record.engine == Engine::Sled => "private copy of one instant",
         Method::PrivateCopy => "recovered private copy",
         Method::PlainFiles => "plain files, may not be consistent",
     };

@@ -20,6 +20,9 @@ use crate::source::files::Xattrs;
 /// A file that changes while it is read is read so often.
 const READS_MAX: u32 = 2;
 
+/// So many of its first bytes tell what a file is.
+const SNIFFED_BYTES: usize = 128;
+
 /// What a large file was while it was read.
 pub(super) struct LargeFile<'a> {
     pub stat: Stat,
@@ -101,7 +104,7 @@ impl<'a> LargeFiles<'a> {
 
     /// Looks at the first bytes. What cannot be read is reported by whoever reads on.
     fn is_database(&self, path: &[u8]) -> bool {
-        let mut first = [0; 16];
+        let mut first = [0; SNIFFED_BYTES];
         let looked = self.tree.open_file(path).and_then(|file| {
             let len = file.read_at(0, &mut first)?;
             Ok((file.stat().size_bytes, len))

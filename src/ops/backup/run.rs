@@ -222,7 +222,7 @@ fn scan(
         },
     };
     let room = databases::room(repo.cache_dir());
-    let mut io = Io::new(cx, pool, &mut totals, chunks, &room);
+    let mut io = Io::new(cx, pool, &mut totals, chunks, cut_key, &room);
     let mut databases = databases::capture(&mut io, before)?;
     let mut parent = Parent::begin(chunks, tree, old_seen);
     let mut builder = Builder::begin(cut_key, seen);

@@ -58,6 +58,7 @@ impl<'a> Scan<'_, 'a> {
         for found in walk {
             match found {
                 Ok(item) => {
+                    self.parts(Some(&item.path))?;
                     let read_before = self.totals.figures.read_bytes;
                     let size_bytes = item.stat.size_bytes;
                     let is_file = item.stat.kind == files::Kind::File;
@@ -83,14 +84,28 @@ impl<'a> Scan<'_, 'a> {
                 });
             }
         }
+        self.parts(None)?;
         let files = nodes % NODES_PER_EVENT;
         self.cx.progress.event(Event::Done { files, bytes });
+        Ok(())
+    }
+
+    /// Enters files of databases of several files, which were all captured at one instant.
+    fn parts(&mut self, before: Option<&[u8]>) -> Result<()> {
+        while let Some((path, captured)) = self.databases.next_part(before) {
+            let old = self.parent.find(&path)?;
+            let stat = captured.stat;
+            self.database(Item { path, stat }, old.as_ref(), &captured)?;
+        }
         Ok(())
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
         if self.databases.hides(&item.path) {
             return Ok(());
+        }
+        if item.stat.is_dir() {
+            self.databases.enter(&item.path);
         }
         let old = self.parent.find(&item.path)?;
         if item.stat.kind == files::Kind::File
@@ -103,6 +118,10 @@ impl<'a> Scan<'_, 'a> {
         let same = old.as_ref().is_some_and(|old| {
             old.fingerprint == Some(fingerprint) && looks_same(&old.entry, &item.stat)
         });
+        if !same && self.databases.is_idle_part(&item.path) {
+            self.totals.found_database = true;
+            return Ok(());
+        }
         let made = match self.make(&item, old.as_ref(), same) {
             Ok(made) => made?,
             Err(problem) => {
@@ -141,7 +160,11 @@ impl<'a> Scan<'_, 'a> {
             size_bytes: captured.size_bytes,
             content: Content::Stream(captured.stream),
         };
-        let xattrs = match self.source.tree.xattrs(&item.path) {
+        let xattrs = match &captured.xattrs {
+            Some(xattrs) => Ok(xattrs.clone()),
+            None => self.source.tree.xattrs(&item.path),
+        };
+        let xattrs = match xattrs {
             Ok(xattrs) => xattrs,
             Err(problem) => {
                 self.totals.warnings.push(problem);
@@ -166,7 +189,10 @@ impl<'a> Scan<'_, 'a> {
         };
         let new = NewEntry {
             entry,
-            fingerprint: looks.forgotten(),
+            fingerprint: match captured.is_settled {
+                true => looks,
+                false => looks.forgotten(),
+            },
             content: NewContent::Complete,
             known,
         };
@@ -230,7 +256,8 @@ impl<'a> Scan<'_, 'a> {
         let (path, stat, size_bytes) = (&item.path, item.stat, item.stat.size_bytes);
         let is_secret = self.source.is_secret(path);
         let is_plain = self.databases.is_plain(path);
-        if size_bytes <= SMALL_FILE_BYTES_MAX && !is_plain {
+        let is_stream = is_plain || self.databases.is_idle_part(path);
+        if size_bytes <= SMALL_FILE_BYTES_MAX && !is_stream {
             return Ok(Some(small_file(stat, old, same, is_secret, attributes)));
         }
         let old_stream: Option<(&Stream, u64)> = old.and_then(|old| match &old.entry.kind {

@@ -1,5 +1,6 @@
 //! What is backed up: the paths asked for, as one root and what is included below it.
 
+use crate::disk::beneath::is_within;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ops::backup::BackupOptions;
@@ -101,6 +102,21 @@ impl Source {
 
     pub(super) fn included(&self) -> &[Vec<u8>] {
         &self.included
+    }
+
+    /// Returns whether all of a directory is asked for, whatever the rules leave out.
+    pub(super) fn includes(&self, dir: &[u8]) -> bool {
+        let mut included = self.included.iter();
+        self.included.is_empty() || included.any(|top| is_within(dir, top))
+    }
+
+    /// Walks one directory that is asked for.
+    pub(super) fn walk_below(&self, dir: &[u8]) -> Result<Walk<'_>> {
+        let mut options = self.options.clone();
+        if !dir.is_empty() {
+            options.include = vec![dir.to_vec()];
+        }
+        Walk::open(&self.tree, options)
     }
 
     pub(super) fn walk(&self) -> Result<Walk<'_>> {

@@ -82,8 +82,6 @@ impl Tracker {
     }
 }
 
-type Bounds = (Bound<u64>, Bound<u64>);
-
 /// The lock methods are passed on too: without them redb would take the file for one that cannot
 /// be locked.
 impl<B: StorageBackend> StorageBackend for Tracked<B> {

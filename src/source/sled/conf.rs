@@ -5,7 +5,7 @@
 pub struct Conf {
     pub segment_bytes: u64,
     pub is_compressed: bool,
-    /// Of the format: (0, 11) for sled 0.29 to 0.34.
+    /// Of sled, whose other versions cannot open it.
     pub version: (u32, u32),
 }
 
@@ -40,12 +40,12 @@ mod tests {
 
     #[test]
     fn a_conf_is_known_by_its_lines() {
-        let text = "segment_size: 524288\nuse_compression: false\nversion: 0.11\n";
+        let text = "segment_size: 524288\nuse_compression: false\nversion: 0.34\n";
         let with = |end: &[u8]| [text.as_bytes(), end].concat();
 
         let conf = Conf::parse(&with(&[0xff, 1, 2, 3])).unwrap();
 
-        assert_eq!((conf.segment_bytes, conf.version), (524_288, (0, 11)));
+        assert_eq!((conf.segment_bytes, conf.version), (524_288, (0, 34)));
         assert!(!conf.is_compressed);
         assert_eq!(Conf::parse(&with(b"more: 1\n1234")), None);
         assert_eq!(

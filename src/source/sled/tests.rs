@@ -58,7 +58,7 @@ fn an_exact_copy_of_an_open_database_holds_what_was_flushed() {
     assert!(copy.is_exact());
     assert!(copy.files().keys().any(|name| name.starts_with(b"blobs/")));
     let content = std::fs::read(copy.directory().join("conf")).unwrap();
-    assert_eq!(Conf::parse(&content).unwrap().version, (0, 11));
+    assert_eq!(Conf::parse(&content).unwrap().version, (0, 34));
     let twin = copy.twin(&room).unwrap();
     let log = |copy: &PrivateCopy| std::fs::read(copy.directory().join("db")).unwrap();
     let before = log(&copy);

@@ -26,7 +26,7 @@ pub fn check(directory: &Path) -> Health {
     let Some(conf) = super::Conf::parse(&content) else {
         return Health::Damaged("its conf file cannot be read".to_string());
     };
-    if conf.is_compressed || conf.version != (0, 11) {
+    if conf.is_compressed || conf.version != (0, 34) {
         return Health::Unknown("this format of it cannot be opened here".to_string());
     }
     // sled takes some damage for a mistake of its own.

@@ -1,5 +1,8 @@
 //! One capture: what is to be done about each database, and doing it.
 
+mod directories;
+
+use crate::context::Timestamp;
 use crate::disk::unnamed_file;
 use crate::error::Error;
 use crate::error::Result;
@@ -27,12 +30,14 @@ use crate::ops::backup::databases::group::Pinned;
 use crate::ops::backup::databases::group::Refusal;
 use crate::ops::backup::databases::read_redb;
 use crate::ops::backup::databases::read_sqlite;
+use crate::ops::backup::databases::sled;
 use crate::ops::inspect;
 use crate::repo::chunks::Scratch;
 use crate::source;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long one try to open or pin a database waits for a lock.
@@ -49,6 +54,8 @@ pub(super) struct Capture<'s> {
     databases: Databases,
     idle: Vec<(Vec<u8>, Looks)>,
     members: Vec<Member>,
+    /// When the others were pinned, if there are any.
+    pinned_at: Option<Timestamp>,
 }
 
 impl<'s> Capture<'s> {
@@ -67,14 +74,16 @@ impl<'s> Capture<'s> {
             databases: Databases::default(),
             idle: Vec::new(),
             members: Vec::new(),
+            pinned_at: None,
         }
     }
 
     pub(super) fn run(mut self, io: &mut Io<'_, '_>) -> Result<Databases> {
-        let paths = match self.before.look {
-            Look::AtKnown => self.known.keys().cloned().collect(),
+        let (paths, directories) = match self.before.look {
+            Look::AtKnown => self.all_known(),
             Look::Everywhere | Look::Finally => self.finder.all(io.cx)?,
         };
+        let copies = self.copy_sled(io, directories)?;
         let mut due = Vec::new();
         for path in paths {
             due.extend(self.consider(io, path));
@@ -89,7 +98,17 @@ impl<'s> Capture<'s> {
             self.open(io, path, looks, stat, sniffed);
         }
         self.pin_and_store(io)?;
+        for copy in copies {
+            self.store_sled(io, *copy)?;
+        }
         Ok(self.databases)
+    }
+
+    fn all_known(&self) -> (Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
+        let is_directory = |path: &&Vec<u8>| self.known[*path].engine == Engine::Sled;
+        let directories = self.known.keys().filter(is_directory).cloned().collect();
+        let files = self.known.keys().filter(|path| !is_directory(path));
+        (files.cloned().collect(), directories)
     }
 
     /// Takes what did not change, and returns what has to be captured.
@@ -109,6 +128,8 @@ impl<'s> Capture<'s> {
                 stat,
                 stream,
                 size_bytes,
+                xattrs: None,
+                is_settled: false,
             };
             self.idle.push((path.clone(), looks.clone()));
             self.keep(path, looks, captured, record);
@@ -230,6 +251,8 @@ impl<'s> Capture<'s> {
         let mut members = std::mem::take(&mut self.members);
         let mut copies = Vec::new();
         let pinned_at = io.cx.clock.now();
+        let has_others = !members.is_empty() || !refused.is_empty() || !self.idle.is_empty();
+        self.pinned_at = has_others.then_some(pinned_at);
         for (member, refusal) in refused {
             let Member {
                 path, looks, stat, ..
@@ -343,6 +366,8 @@ impl<'s> Capture<'s> {
             stat,
             stream,
             size_bytes,
+            xattrs: None,
+            is_settled: false,
         };
         self.keep(path, looks, captured, record);
         Ok(())
@@ -415,6 +440,9 @@ impl<'s> Capture<'s> {
             for log in ["-wal", "-journal"] {
                 databases.plain.insert([&path, log.as_bytes()].concat());
             }
+        }
+        if engine == Engine::Sled {
+            databases.plain.extend(sled::marks(&path));
         }
         let record = DatabaseRecord {
             path: path.clone(),

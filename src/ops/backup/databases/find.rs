@@ -3,12 +3,14 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::ops::backup::Holder;
+use crate::ops::backup::databases::sled;
 use crate::ops::backup::source::Source;
 use crate::source;
 use crate::source::files::Kind;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::sqlite;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -38,6 +40,9 @@ pub(super) enum Sniffed {
 pub(in crate::ops::backup) fn is_database(path: &[u8], size_bytes: u64, first: &[u8]) -> bool {
     let is_whole = size_bytes > 0 && size_bytes.is_multiple_of(SECTOR_BYTES);
     let is_log = path.ends_with(b"-wal") || path.ends_with(b"-journal");
+    if sled::is_mark(path, size_bytes, first) {
+        return true;
+    }
     is_whole && (first.starts_with(sqlite::MAGIC) || first.starts_with(source::redb::MAGIC))
         || is_log && is_log_of(first)
 }
@@ -80,9 +85,10 @@ impl<'a> Finder<'a> {
         self.holders.get(&(stat.device, stat.inode)).cloned()
     }
 
-    /// Returns the paths of all files in the source that may be databases.
-    pub(super) fn all(&self, cx: &Context) -> Result<Vec<Vec<u8>>> {
-        let mut found = Vec::new();
+    /// Returns the paths of all files in the source that may be databases, and the directories
+    /// that are.
+    pub(super) fn all(&self, cx: &Context) -> Result<(Vec<Vec<u8>>, BTreeSet<Vec<u8>>)> {
+        let (mut found, mut directories) = (Vec::new(), BTreeSet::new());
         let mut nodes = 0_u64;
         // What cannot be read is reported by the scan, which comes to it too.
         for item in self.source.walk()?.flatten() {
@@ -93,12 +99,18 @@ impl<'a> Finder<'a> {
             if item.stat.kind != Kind::File {
                 continue;
             }
+            if let Some(dir) = sled::marked_directory(&item.path, item.stat.size_bytes)
+                && sled::find(self.source, dir).is_some()
+            {
+                directories.insert(dir.to_vec());
+                continue;
+            }
             match self.sniff(&item.path, &item.stat) {
                 Ok(Sniffed::Other) | Err(_) => {}
                 Ok(_) => found.push(item.path),
             }
         }
-        Ok(found)
+        Ok((found, directories))
     }
 
     /// Returns what a file is.

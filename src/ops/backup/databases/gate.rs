@@ -57,6 +57,14 @@ impl Looks {
         Ok(Some((Looks { file, logs }, stat)))
     }
 
+    /// What a file looks like that has no logs.
+    pub(super) fn of_file(stat: &Stat) -> Looks {
+        Looks {
+            file: Fingerprint::of(stat),
+            logs: [None; 2],
+        }
+    }
+
     /// Whether the database at this path still looks so.
     pub(super) fn is_still(&self, tree: &Tree, path: &[u8]) -> bool {
         matches!(Looks::of(tree, path), Ok(Some((now, _))) if now == *self)
@@ -92,6 +100,11 @@ impl Gate {
     /// Whether the database looks as it did.
     pub(super) fn is_unchanged(&self, path: &[u8], now: &Looks) -> bool {
         self.rows.get(path) == Some(now)
+    }
+
+    /// Returns the paths of all rows.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.keys().map(Vec::as_slice)
     }
 
     /// Adds what a database looked like before it was captured.

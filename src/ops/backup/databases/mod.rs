@@ -13,6 +13,7 @@ mod gate;
 mod group;
 mod read_redb;
 mod read_sqlite;
+mod sled;
 
 pub(super) use find::is_database;
 
@@ -30,12 +31,14 @@ use crate::ops::backup::BackupOptions;
 use crate::ops::backup::Totals;
 use crate::ops::backup::databases::capture::Capture;
 use crate::ops::backup::databases::gate::Gate;
+use crate::ops::backup::databases::sled::Directories;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::predecessors::Predecessors;
 use crate::ops::backup::source::Source;
 use crate::ops::inspect;
 use crate::repo::chunks::Chunks;
 use crate::source::files::Stat;
+use crate::source::files::Xattrs;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -52,6 +55,7 @@ pub(super) struct Io<'s, 'a> {
     pub pool: &'s mut Pool,
     pub totals: &'s mut Totals,
     pub chunks: &'a Chunks<'a>,
+    pub cut_key: &'a [u8; 32],
     /// Where temporary files may be, and how much of them.
     pub room: &'s Path,
     pub spool_bytes_max: u64,
@@ -63,6 +67,7 @@ impl<'s, 'a> Io<'s, 'a> {
         pool: &'s mut Pool,
         totals: &'s mut Totals,
         chunks: &'a Chunks<'a>,
+        cut_key: &'a [u8; 32],
         room: &'s Path,
     ) -> Io<'s, 'a> {
         Io {
@@ -70,6 +75,7 @@ impl<'s, 'a> Io<'s, 'a> {
             pool,
             totals,
             chunks,
+            cut_key,
             room,
             spool_bytes_max: spool_bytes(room),
         }
@@ -138,6 +144,10 @@ pub(super) struct Captured {
     pub stat: Stat,
     pub stream: Stream,
     pub size_bytes: u64,
+    /// If they were captured too.
+    pub xattrs: Option<Xattrs>,
+    /// Whether a file that looks like this is this one: the next backup need not look closer.
+    pub is_settled: bool,
 }
 
 /// What the scan has to know, and what is kept for the next backup.
@@ -148,6 +158,7 @@ pub(super) struct Databases {
     plain: BTreeSet<Vec<u8>>,
     records: BTreeMap<Vec<u8>, DatabaseRecord>,
     gate: Gate,
+    directories: Directories,
     /// The chunk of the records.
     pub records_id: Option<ChunkId>,
 }
@@ -160,7 +171,23 @@ impl Databases {
 
     /// Whether this is part of a database that was captured, and no file.
     pub(super) fn hides(&self, path: &[u8]) -> bool {
-        self.hidden.contains(path)
+        self.hidden.contains(path) || self.directories.hides(path)
+    }
+
+    /// Whether this is a file of a database of several files that is taken for unchanged.
+    pub(super) fn is_idle_part(&self, path: &[u8]) -> bool {
+        self.directories.is_idle(path)
+    }
+
+    /// Tells that the scan came to a directory.
+    pub(super) fn enter(&mut self, dir: &[u8]) {
+        self.directories.enter(dir);
+    }
+
+    /// Returns the next file of a database of several files that stands before this path, or the
+    /// next at all. What is there now does not count.
+    pub(super) fn next_part(&mut self, before: Option<&[u8]>) -> Option<(Vec<u8>, Captured)> {
+        self.directories.next(before)
     }
 
     /// Whether this is a database that has to be copied as a plain file.
@@ -202,7 +229,9 @@ fn remove_leftovers(room: &Path) {
     for entry in std::fs::read_dir(room).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| {
-            let (pid, _) = name.strip_prefix("sqlite-")?.split_once('-')?;
+            let rest = name.strip_prefix("sqlite-");
+            let rest = rest.or_else(|| name.strip_prefix("sled-"));
+            let (pid, _) = rest?.split_once('-')?;
             pid.parse::<u32>().ok()
         });
         let is_gone = |pid| !Path::new(&format!("/proc/{pid}")).exists();
