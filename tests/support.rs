@@ -15,6 +15,8 @@ use statekeep::id::SnapshotId;
 use statekeep::ops::backup;
 use statekeep::ops::backup::BackupOptions;
 use statekeep::ops::backup::BackupReport;
+use statekeep::ops::restore;
+use statekeep::ops::restore::RestoreOptions;
 use statekeep::repo::Access;
 use statekeep::repo::NewKey;
 use statekeep::repo::Repo;
@@ -184,6 +186,15 @@ pub(crate) fn model_in(repo: &Repo, snapshot: &SnapshotId) -> statekeep::error::
         }
     }
     Ok(model)
+}
+
+/// Restores a snapshot into a directory that is not there yet.
+pub(crate) fn restore(repo: &Repo, report: &BackupReport, target: &Path) {
+    let state = repo.read_state(&context()).unwrap();
+    let chunks = Chunks::open(repo, &state.packs).unwrap();
+    let (cx, options) = (context(), RestoreOptions::new(target));
+    let plan = restore::plan(&cx, &chunks, &report.manifest, &options).unwrap();
+    restore::apply(&cx, &chunks, &report.manifest, &options, &plan).unwrap();
 }
 
 /// A small deterministic generator.

@@ -76,15 +76,38 @@ fn a_damaged_copy_and_a_small_room_are_told() {
     let (app, room) = (dir.path().join("app"), dir.path().join("room"));
     std::fs::create_dir(&room).unwrap();
     fill(&open(&app), 2);
+    // A snapshot is written when a log is found.
+    drop(open(&app));
 
     let refused = copy_of(&app, &room, 100_000);
     let copy = copy_of(&app, &room, u64::MAX).unwrap();
-    for entry in std::fs::read_dir(copy.directory().join("blobs")).unwrap() {
-        std::fs::write(entry.unwrap().path(), b"damaged").unwrap();
+    let is_snapshot = |name: &&Vec<u8>| Part::of(name) == Some(Part::Snapshot);
+    for name in copy.files().keys().filter(is_snapshot) {
+        let name = std::str::from_utf8(name).unwrap();
+        std::fs::write(copy.directory().join(name), b"of another database").unwrap();
     }
 
     assert!(matches!(refused, Err(Refusal::NoRoom { .. })));
     assert!(matches!(check(copy.directory()), Health::Damaged(_)));
+}
+
+/// Why a copy counts only if nothing changed: sled opens one that lacks a value, and says nothing.
+#[test]
+fn opening_does_not_find_what_recovery_hides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (app, room) = (dir.path().join("app"), dir.path().join("room"));
+    std::fs::create_dir(&room).unwrap();
+    let db = open(&app);
+    fill(&db, 2);
+    let copy = copy_of(&app, &room, u64::MAX).unwrap();
+
+    for entry in std::fs::read_dir(copy.directory().join("blobs")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+
+    assert_eq!(check(copy.directory()), Health::Sound);
+    let found = open(copy.directory());
+    assert_ne!(found.checksum().unwrap(), db.checksum().unwrap());
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::ops::backup::databases::Databases;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::Look;
 use crate::ops::backup::databases::find::Finder;
+use crate::ops::backup::databases::find::FoundPaths;
 use crate::ops::backup::databases::find::Sniffed;
 use crate::ops::backup::databases::gate::Gate;
 use crate::ops::backup::databases::gate::Looks;
@@ -29,15 +30,14 @@ use crate::ops::backup::databases::group::Member;
 use crate::ops::backup::databases::group::Pinned;
 use crate::ops::backup::databases::group::Refusal;
 use crate::ops::backup::databases::read_redb;
+use crate::ops::backup::databases::read_sled;
 use crate::ops::backup::databases::read_sqlite;
-use crate::ops::backup::databases::sled;
 use crate::ops::inspect;
 use crate::repo::chunks::Scratch;
 use crate::source;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long one try to open or pin a database waits for a lock.
@@ -79,13 +79,13 @@ impl<'s> Capture<'s> {
     }
 
     pub(super) fn run(mut self, io: &mut Io<'_, '_>) -> Result<Databases> {
-        let (paths, directories) = match self.before.look {
+        let found = match self.before.look {
             Look::AtKnown => self.all_known(),
             Look::Everywhere | Look::Finally => self.finder.all(io.cx)?,
         };
-        let copies = self.copy_sled(io, directories)?;
+        let copies = self.copy_sled(io, found.directories)?;
         let mut due = Vec::new();
-        for path in paths {
+        for path in found.files {
             due.extend(self.consider(io, path));
         }
         if due.iter().any(|(.., sniffed)| *sniffed == Sniffed::Sqlite) {
@@ -99,16 +99,19 @@ impl<'s> Capture<'s> {
         }
         self.pin_and_store(io)?;
         for copy in copies {
-            self.store_sled(io, *copy)?;
+            self.store_sled(io, copy)?;
         }
         Ok(self.databases)
     }
 
-    fn all_known(&self) -> (Vec<Vec<u8>>, BTreeSet<Vec<u8>>) {
+    fn all_known(&self) -> FoundPaths {
         let is_directory = |path: &&Vec<u8>| self.known[*path].engine == Engine::Sled;
         let directories = self.known.keys().filter(is_directory).cloned().collect();
         let files = self.known.keys().filter(|path| !is_directory(path));
-        (files.cloned().collect(), directories)
+        FoundPaths {
+            files: files.cloned().collect(),
+            directories,
+        }
     }
 
     /// Takes what did not change, and returns what has to be captured.
@@ -442,7 +445,7 @@ impl<'s> Capture<'s> {
             }
         }
         if engine == Engine::Sled {
-            databases.plain.extend(sled::marks(&path));
+            databases.plain.extend(read_sled::marks(&path));
         }
         let record = DatabaseRecord {
             path: path.clone(),

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::Result;
 use crate::ops::backup::Holder;
-use crate::ops::backup::databases::sled;
+use crate::ops::backup::databases::read_sled;
 use crate::ops::backup::source::Source;
 use crate::source;
 use crate::source::files::Kind;
@@ -13,7 +13,9 @@ use crate::source::sqlite;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::path::PathBuf;
 
 /// Every database is a multiple of this long, and few other files are.
@@ -40,7 +42,7 @@ pub(super) enum Sniffed {
 pub(in crate::ops::backup) fn is_database(path: &[u8], size_bytes: u64, first: &[u8]) -> bool {
     let is_whole = size_bytes > 0 && size_bytes.is_multiple_of(SECTOR_BYTES);
     let is_log = path.ends_with(b"-wal") || path.ends_with(b"-journal");
-    if sled::is_mark(path, size_bytes, first) {
+    if read_sled::is_mark(path, size_bytes, first) {
         return true;
     }
     is_whole && (first.starts_with(sqlite::MAGIC) || first.starts_with(source::redb::MAGIC))
@@ -51,11 +53,20 @@ fn is_log_of(first: &[u8]) -> bool {
     WAL_MAGIC.iter().any(|magic| first.starts_with(magic)) || first.starts_with(&JOURNAL_MAGIC)
 }
 
+/// Where there may be databases.
+#[derive(Default)]
+pub(super) struct FoundPaths {
+    pub files: Vec<Vec<u8>>,
+    /// Those of engines that keep a database in several files.
+    pub directories: BTreeSet<Vec<u8>>,
+}
+
 /// Looks into files.
 pub(super) struct Finder<'a> {
     source: &'a Source,
-    /// Files that this very process has open, by device and inode. Closing another descriptor of
-    /// one would drop the locks that SQLite holds on it, so SQLite has to look into them.
+    /// Files that this very process has open and SQLite may have locked, by device and inode.
+    /// Closing another descriptor of one would drop the locks that SQLite holds on it, so SQLite
+    /// has to look into them.
     held: HashSet<(u64, u64)>,
     /// The redb databases among them, by the same.
     holders: HashMap<(u64, u64), Holder>,
@@ -64,11 +75,22 @@ pub(super) struct Finder<'a> {
 impl<'a> Finder<'a> {
     pub(super) fn new(source: &'a Source, holders: &[(PathBuf, Holder)]) -> Finder<'a> {
         let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
-        let node = |entry: std::io::Result<std::fs::DirEntry>| {
-            let meta = std::fs::metadata(entry.ok()?.path()).ok()?;
-            meta.is_file().then(|| (meta.dev(), meta.ino()))
-        };
-        let held = open.filter_map(node).collect();
+        let (mut held, mut apart) = (HashSet::new(), HashSet::new());
+        for descriptor in open.flatten() {
+            let meta = std::fs::metadata(descriptor.path());
+            let Some(meta) = meta.ok().filter(Metadata::is_file) else {
+                continue;
+            };
+            let info = Path::new("/proc/self/fdinfo").join(descriptor.file_name());
+            let info = std::fs::read_to_string(info).unwrap_or_default();
+            // redb locks in these two ways and SQLite in neither. They outlive other descriptors,
+            // and SQLite, asked about such a file, would wait for the lock.
+            if info.contains("OFDLCK") || info.contains("FLOCK") {
+                apart.insert((meta.dev(), meta.ino()));
+            }
+            held.insert((meta.dev(), meta.ino()));
+        }
+        held.retain(|node| !apart.contains(node));
         let holder = |(path, holder): &(PathBuf, Holder)| {
             let meta = std::fs::metadata(path).ok()?;
             Some(((meta.dev(), meta.ino()), Holder::clone(holder)))
@@ -85,10 +107,9 @@ impl<'a> Finder<'a> {
         self.holders.get(&(stat.device, stat.inode)).cloned()
     }
 
-    /// Returns the paths of all files in the source that may be databases, and the directories
-    /// that are.
-    pub(super) fn all(&self, cx: &Context) -> Result<(Vec<Vec<u8>>, BTreeSet<Vec<u8>>)> {
-        let (mut found, mut directories) = (Vec::new(), BTreeSet::new());
+    /// Returns where in the source there may be databases.
+    pub(super) fn all(&self, cx: &Context) -> Result<FoundPaths> {
+        let mut found = FoundPaths::default();
         let mut nodes = 0_u64;
         // What cannot be read is reported by the scan, which comes to it too.
         for item in self.source.walk()?.flatten() {
@@ -99,18 +120,18 @@ impl<'a> Finder<'a> {
             if item.stat.kind != Kind::File {
                 continue;
             }
-            if let Some(dir) = sled::marked_directory(&item.path, item.stat.size_bytes)
-                && sled::find(self.source, dir).is_some()
+            if let Some(dir) = read_sled::marked_directory(&item.path, item.stat.size_bytes)
+                && read_sled::find(self.source, dir).is_some()
             {
-                directories.insert(dir.to_vec());
+                found.directories.insert(dir.to_vec());
                 continue;
             }
             match self.sniff(&item.path, &item.stat) {
                 Ok(Sniffed::Other) | Err(_) => {}
-                Ok(_) => found.push(item.path),
+                Ok(_) => found.files.push(item.path),
             }
         }
-        Ok((found, directories))
+        Ok(found)
     }
 
     /// Returns what a file is.
@@ -129,8 +150,14 @@ impl<'a> Finder<'a> {
         if self.holders.contains_key(&node) {
             return Ok(Sniffed::Redb);
         }
+        let is_held = self.held.contains(&node);
+        // The locks of a log lie on its index. SQLite would take that for another database, and
+        // drop them as it closes it.
+        if is_held && path.ends_with(b"-shm") {
+            return Ok(Sniffed::Other);
+        }
         let mut first = [0; SECTOR_BYTES as usize];
-        let len = match self.held.contains(&node) {
+        let len = match is_held {
             true => {
                 let absolute = self.source.absolute(path);
                 match sqlite::first_bytes(&absolute, &mut first) {

@@ -12,8 +12,8 @@ mod find;
 mod gate;
 mod group;
 mod read_redb;
+mod read_sled;
 mod read_sqlite;
-mod sled;
 
 pub(super) use find::is_database;
 
@@ -31,7 +31,7 @@ use crate::ops::backup::BackupOptions;
 use crate::ops::backup::Totals;
 use crate::ops::backup::databases::capture::Capture;
 use crate::ops::backup::databases::gate::Gate;
-use crate::ops::backup::databases::sled::Directories;
+use crate::ops::backup::databases::read_sled::Directories;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::predecessors::Predecessors;
 use crate::ops::backup::source::Source;

@@ -10,8 +10,8 @@ use crate::ops::backup::databases::Captured;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::Look;
 use crate::ops::backup::databases::gate::Looks;
-use crate::ops::backup::databases::sled;
-use crate::ops::backup::databases::sled::Considered;
+use crate::ops::backup::databases::read_sled;
+use crate::ops::backup::databases::read_sled::Considered;
 use crate::source;
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl Capture<'_> {
         &mut self,
         io: &mut Io<'_, '_>,
         directories: BTreeSet<Vec<u8>>,
-    ) -> Result<Vec<Box<sled::Copy>>> {
+    ) -> Result<Vec<read_sled::Copy>> {
         let mut copies = Vec::new();
         for dir in directories {
             let known = self.known.get(&dir);
@@ -32,15 +32,18 @@ impl Capture<'_> {
             // Once the scan found that something moved, nothing is taken for unchanged.
             let is_first_look = self.before.look == Look::AtKnown;
             let gate = Some(&self.gate).filter(|_| known.is_some() && is_first_look);
-            match (sled::consider(io, self.before.source, &dir, gate)?, known) {
+            match (
+                read_sled::consider(io, self.before.source, &dir, gate)?,
+                known,
+            ) {
                 (Considered::Unchanged(listing), Some(record)) => {
-                    for (path, looks) in sled::rows(&dir, &listing) {
+                    for (path, looks) in read_sled::rows(&dir, &listing) {
                         self.databases.gate.insert(path, looks);
                     }
                     self.databases.records.insert(dir.clone(), record);
                     self.databases.directories.add_idle(dir);
                 }
-                (Considered::Copied(copy), _) => copies.push(copy),
+                (Considered::Copied(copy), _) => copies.push(*copy),
                 (Considered::Refused(why), _) => self.copy_plainly(io, dir, Engine::Sled, why),
                 (Considered::Gone | Considered::Unchanged(_), _) => {}
             }
@@ -48,15 +51,19 @@ impl Capture<'_> {
         Ok(copies)
     }
 
-    pub(super) fn store_sled(&mut self, io: &mut Io<'_, '_>, mut copy: sled::Copy) -> Result<()> {
+    pub(super) fn store_sled(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        mut copy: read_sled::Copy,
+    ) -> Result<()> {
         let (source, dir) = (self.before.source, copy.record.path.clone());
-        let is_still = sled::is_still(source, &copy);
+        let is_still = read_sled::is_still(source, &copy);
         if !is_still && let Some(pinned_at) = self.pinned_at {
             let ns = pinned_at.since_ns(copy.record.captured_at).max(1000);
             copy.record.skew_us = ns.cast_unsigned() / 1000;
         }
         let old = |io: &Io<'_, '_>, path: &[u8]| self.old(io, path);
-        let files = match sled::store(io, source, &copy, &old)? {
+        let files = match read_sled::store(io, source, &copy, &old)? {
             Ok(files) => files,
             Err(problem) => {
                 let why = (problem.code, problem.message);
@@ -70,7 +77,7 @@ impl Capture<'_> {
         let known = self.known.get(&dir);
         let known = known.filter(|known| known.method == Method::PrivateCopy);
         if !copy.copy.is_exact() {
-            io.totals.warnings.push(sled::not_exact(&copy.record));
+            io.totals.warnings.push(read_sled::not_exact(&copy.record));
         } else if let Some(known) = known.filter(|_| files.iter().all(is_same)) {
             copy.record = known.clone();
         } else {

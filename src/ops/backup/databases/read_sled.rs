@@ -63,7 +63,7 @@ impl Directories {
         self.standings.insert(dir, Standing::Idle);
     }
 
-    pub(super) fn add_captured(&mut self, dir: Vec<u8>, files: Vec<(Vec<u8>, Captured)>) {
+    pub(super) fn add_captured(&mut self, dir: Vec<u8>, files: Files) {
         self.standings.insert(dir, Standing::Captured);
         self.waiting.extend(files);
         let waiting = self.waiting.make_contiguous();
@@ -117,6 +117,12 @@ impl Directories {
         self.standings.get(dir).copied()
     }
 }
+
+/// Files that were captured, each with its path.
+pub(super) type Files = Vec<(Vec<u8>, Captured)>;
+
+/// Tells what the parent has under a path, with its length.
+pub(super) type Old<'f> = dyn Fn(&Io<'_, '_>, &[u8]) -> Option<(Stream, u64)> + 'f;
 
 /// What kind of database a directory is.
 pub(super) enum Found {
@@ -267,8 +273,8 @@ pub(super) fn store(
     io: &mut Io<'_, '_>,
     source: &Source,
     copy: &Copy,
-    old: &dyn Fn(&Io<'_, '_>, &[u8]) -> Option<(Stream, u64)>,
-) -> Result<Result<Vec<(Vec<u8>, Captured)>, Problem>> {
+    old: &Old<'_>,
+) -> Result<Result<Files, Problem>> {
     let mut reader = StreamReader::new(io.cut_key);
     let tree = Tree::open(copy.copy.directory())?;
     let prefix = prefix(&copy.record.path);
