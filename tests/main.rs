@@ -9,6 +9,7 @@ mod cli;
 mod contract;
 mod crash;
 mod decoders;
+mod demo;
 mod embedded;
 mod files;
 mod footprint;

@@ -156,6 +156,15 @@ Examples:
     Key(KeyArgs),
     /// The repository itself
     Repo(RepoArgs),
+    /// Show backups of a sample application that writes meanwhile, and their restore
+    #[command(before_long_help = "\
+Examples:
+  statekeep demo
+  statekeep demo --dir ./demo --backups 4          keep everything there, to play on with it")]
+    Demo(DemoArgs),
+    /// The sample application of the demo
+    #[command(hide = true)]
+    DemoApplication(DemoApplicationArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -369,6 +378,34 @@ pub(super) struct RepoArgs {
 pub(super) enum RepoCommand {
     /// Show what it is
     Info,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Keep everything in this directory, new or empty [default: a temporary one, removed]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How many backups
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub backups: u64,
+    /// About how large the application is
+    #[arg(long, value_name = "MIB", hide = true, default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub size_mib: u64,
+}
+
+/// `demo-application`
+#[derive(Debug, Args)]
+pub(super) struct DemoApplicationArgs {
+    /// Where it lives
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Judge what is there instead of making it
+    #[arg(long)]
+    pub judge: bool,
+    /// About how large it is
+    #[arg(long, value_name = "MIB", default_value_t = 48)]
+    pub size_mib: u64,
 }
 
 /// `completions`

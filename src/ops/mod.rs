@@ -3,6 +3,7 @@
 pub mod backup;
 mod budget;
 pub mod check;
+pub mod demo;
 pub mod inspect;
 pub mod restore;
 mod scatter;

@@ -54,7 +54,7 @@ pub(super) fn man(session: &Session) -> Outcome<u8> {
     let write_error = Error::io("write", STDOUT);
     let written = clap_mangen::Man::new(command.clone()).render(&mut writer);
     let written = written.and_then(|()| {
-        for subcommand in command.get_subcommands() {
+        for subcommand in command.get_subcommands().filter(|c| !c.is_hide_set()) {
             let page = clap_mangen::Man::new(subcommand.clone());
             page.render_synopsis_section(&mut writer)?;
             page.render_description_section(&mut writer)?;

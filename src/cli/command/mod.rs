@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod demo;
 mod files;
 mod init;
 mod key;
@@ -36,6 +37,8 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),
         Command::Repo(_) => repo::info(session),
+        Command::Demo(args) => demo::run(session, &args),
+        Command::DemoApplication(args) => demo::application(session, &args),
         Command::Completions(args) => meta::completions(session, &args),
         Command::Man => meta::man(session),
         Command::Version => {
