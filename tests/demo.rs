@@ -125,7 +125,7 @@ fn what_a_demo_keeps_opens_with_its_key_and_is_sound() {
 
     assert!(output.status.success(), "{output:?}");
     run(&["-r", "repo", "--key-file", "key", "check", "--read-data"]);
-    // An application at rest: the judge finds it whole, and so it finds an archive of it.
+    // The judge finds no fault where there is none.
     let at_rest = run(&["demo-application", "--judge", "app"]);
     assert!(
         at_rest.contains("history ") && !at_rest.contains("fault"),

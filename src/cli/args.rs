@@ -6,7 +6,9 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -387,10 +389,16 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// How many backups
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within(1..=100))]
     pub backups: u64,
     /// About how large the application is
-    #[arg(long, value_name = "MIB", hide = true, default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(
+        long,
+        value_name = "MIB",
+        hide = true,
+        default_value_t = 48,
+        value_parser = within(1..=4096)
+    )]
     pub size_mib: u64,
 }
 
@@ -424,6 +432,10 @@ pub(super) enum Shell {
     Zsh,
     /// fish
     Fish,
+}
+
+fn within(range: RangeInclusive<u64>) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(range)
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

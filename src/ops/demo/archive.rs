@@ -108,3 +108,27 @@ impl<R: Read> Read for Stoppable<'_, R> {
         self.inner.read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_of_what_stays_as_it_is_comes_back_whole() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (dir, back) = (scratch.path().join("in"), scratch.path().join("out"));
+        let large: Vec<u8> = (0..700_001_u32).map(|n| (n % 251) as u8).collect();
+        fs::create_dir_all(dir.join("deep/er")).unwrap();
+        fs::create_dir(&back).unwrap();
+        fs::write(dir.join("deep/er/large"), &large).unwrap();
+        fs::write(dir.join("empty"), b"").unwrap();
+        let archive = scratch.path().join("a.tar.gz");
+
+        let bytes = write(&Context::new(), &dir, &archive).unwrap();
+        unpack(&Context::new(), &archive, &back).unwrap();
+
+        assert_eq!(bytes, fs::metadata(&archive).unwrap().len());
+        assert_eq!(fs::read(back.join("app/deep/er/large")).unwrap(), large);
+        assert_eq!(fs::read(back.join("app/empty")).unwrap(), b"");
+    }
+}

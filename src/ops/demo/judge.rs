@@ -16,9 +16,19 @@ use crate::ops::restore::RestoreOptions;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
+use std::process::Output;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 use std::time::Instant;
+
+/// Between two looks at whether it has come to an end.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Much longer than reading a sound copy takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Judges the last round and one of the others.
 pub(super) fn judge_some(
@@ -63,7 +73,7 @@ fn judge_snapshot(
     let plan = restore::plan(cx, &chunks, &round.manifest, &wanted)?;
     let report = restore::apply(cx, &chunks, &round.manifest, &wanted, &plan)?;
     let time = began.elapsed();
-    let mut judged = judge(options, Origin::Snapshot, round, &target)?;
+    let mut judged = judge(cx, options, Origin::Snapshot, round, &target)?;
     judged.time = time;
     for problem in &report.failures.sample {
         let path = String::from_utf8_lossy(&problem.path).into_owned();
@@ -89,25 +99,35 @@ fn judge_archive(
     let archive = places.archives.join(format!("{}.tar.gz", round.number));
     archive::unpack(cx, &archive, &target)?;
     let time = began.elapsed();
-    let mut judged = judge(options, Origin::Archive, round, &target.join(archive::ROOT))?;
+    let mut judged = judge(
+        cx,
+        options,
+        Origin::Archive,
+        round,
+        &target.join(archive::ROOT),
+    )?;
     judged.time = time;
     // Of use to nobody, and as large as the application.
     fs::remove_dir_all(&target).map_err(Error::io("remove", &target))?;
     Ok(judged)
 }
 
-fn judge(options: &DemoOptions<'_>, origin: Origin, round: &Round, dir: &Path) -> Result<Judged> {
+fn judge(
+    cx: &Context,
+    options: &DemoOptions<'_>,
+    origin: Origin,
+    round: &Round,
+    dir: &Path,
+) -> Result<Judged> {
     let mut command = (options.application)(Role::Judge, dir);
-    // A database engine that meets damage may say so on its way down.
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let output = output.map_err(Error::io("run", command.get_program()))?;
+    let output = verdict(cx, &mut command)?;
     let mut judged = Judged {
         origin,
         round: round.number,
         acked: round.acked,
         history: 0,
         devices: 0,
-        time: std::time::Duration::ZERO,
+        time: Duration::ZERO,
         faults: Vec::new(),
     };
     let mut rules = 0;
@@ -122,9 +142,10 @@ fn judge(options: &DemoOptions<'_>, origin: Origin, round: &Round, dir: &Path) -
         }
     }
     if !output.status.success() {
-        judged
-            .faults
-            .push(format!("an engine went down reading it: {}", output.status));
+        judged.faults.push(format!(
+            "an engine did not come through it: {}",
+            output.status
+        ));
     }
     // Silence is no verdict: what was not said to be there is not.
     if judged.faults.is_empty() {
@@ -141,4 +162,23 @@ fn judge(options: &DemoOptions<'_>, origin: Origin, round: &Round, dir: &Path) -
         }
     }
     Ok(judged)
+}
+
+/// Runs the judge. An engine that meets damage may say so on its way down, or not come to an end.
+fn verdict(cx: &Context, command: &mut Command) -> Result<Output> {
+    let program = command.get_program().to_owned();
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // Ctrl-C is for us: we end it, and then remove what it reads.
+    let spawned = piped.stderr(Stdio::null()).process_group(0).spawn();
+    let mut child = spawned.map_err(Error::io("run", &program))?;
+    let began = Instant::now();
+    while let Ok(None) = child.try_wait() {
+        if cx.check().is_err() || began.elapsed() > PATIENCE {
+            let _ = child.kill();
+        }
+        thread::sleep(PAUSE);
+    }
+    cx.check()?;
+    // The few lines it may say fit into the pipe.
+    child.wait_with_output().map_err(Error::io("run", &program))
 }

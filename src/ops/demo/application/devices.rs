@@ -28,6 +28,12 @@ const CACHE_BYTES: usize = 16 << 20;
 const ROOMS: [&str; 6] = ["kitchen", "hall", "attic", "cellar", "garden", "office"];
 const MODELS: [&str; 4] = ["TH-200", "PLUG-12", "MOTION-3b", "RELAY-x4"];
 
+/// What most devices have alike.
+const SETTINGS: &str = "\
+    \"capabilities\":[\"report\",\"configure\",\"identify\",\"update\"],\
+    \"reporting\":{\"minimum\":30,\"maximum\":3600,\"change\":0.5},\
+    \"groups\":[\"all\"],\"on_join\":\"publish\",\"retain\":false,\"disabled\":false";
+
 /// The database of a running application.
 pub(super) struct Devices {
     db: Database,
@@ -92,11 +98,11 @@ fn record(id: u64, dice: &mut Dice) -> String {
     let (room, model, serial) = (dice.of(&ROOMS), dice.of(&MODELS), dice.next());
     let (battery, signal, seen) = (dice.below(101), dice.below(80), dice.below(1_000_000));
     let calibration: Vec<String> = (0..24).map(|_| dice.below(1000).to_string()).collect();
-    format!(
-        r#"{{"id":{id},"room":"{room}","model":"{model}","serial":"{serial:016x}","firmware":"4.2.{}","battery":{battery},"signal":-{signal},"seen":{seen},"calibration":[{}],"capabilities":["report","configure","identify","update"],"reporting":{{"minimum_interval":30,"maximum_interval":3600,"reportable_change":0.5}},"groups":["all","{room}"],"on_join":"publish","retain":false,"disabled":false}}"#,
-        dice.below(30),
-        calibration.join(",")
-    )
+    let (firmware, calibration) = (dice.below(30), calibration.join(","));
+    let who = format!(r#""id":{id},"room":"{room}","model":"{model}","serial":"{serial:016x}""#);
+    let how = format!(r#""battery":{battery},"signal":-{signal},"seen":{seen}"#);
+    let what = format!(r#""firmware":"4.2.{firmware}","calibration":[{calibration}]"#);
+    format!("{{{who},{how},{what},{SETTINGS}}}")
 }
 
 /// Returns the ledger of a copy, or what is wrong with the copy.

@@ -37,6 +37,11 @@ const NOTES: [&str; 5] = ["", "", "ok", "low signal, repeated", "calibrated"];
 const PAGES: [&str; 4] = ["/dashboard", "/devices", "/rules/edit", "/history?range=7d"];
 const USERS: [&str; 6] = ["ada", "grace", "edsger", "barbara", "donald", "leslie"];
 
+/// What most sessions have alike.
+const SETTINGS: &str = "\
+    \"language\":\"en\",\"layout\":[[0,0,4,2],[4,0,4,2],[0,2,8,3]],\
+    \"filters\":{\"rooms\":[\"kitchen\",\"hall\",\"attic\"],\"only_active\":true}";
+
 /// Per MiB of the whole application.
 const SESSIONS_PER_MIB: u64 = 800;
 const READINGS_PER_MIB: u64 = 10_000;
@@ -133,9 +138,8 @@ impl History {
 fn state(dice: &mut Dice) -> String {
     let (page, token, since) = (dice.of(&PAGES), dice.next(), dice.below(1_000_000));
     let theme = dice.of(&["light", "dark"]);
-    format!(
-        r#"{{"page":"{page}","token":"{token:016x}","theme":"{theme}","language":"en","since":{since},"filters":{{"rooms":["kitchen","hall","attic"],"kinds":["temperature","power"],"only_active":true}},"layout":[[0,0,4,2],[4,0,4,2],[0,2,8,3]]}}"#
-    )
+    let who = format!(r#""page":"{page}","token":"{token:016x}","since":{since}"#);
+    format!(r#"{{{who},"theme":"{theme}",{SETTINGS}}}"#)
 }
 
 /// Returns the ledger of a copy, or what is wrong with the copy.

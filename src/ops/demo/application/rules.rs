@@ -1,4 +1,4 @@
-//! The configuration of the sample application: TOML files, one of which a person edits now and then.
+//! The rules of the sample application: TOML files, one of which is edited now and then.
 
 use super::Dice;
 use crate::error::Error;
