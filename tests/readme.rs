@@ -41,14 +41,39 @@ fn commands_of_the_readme_work_as_they_stand_there() {
     assert!(dir.path().join("restored/config/app.toml").exists());
 }
 
+/// Returns the two commands that the README begins with.
+fn two_commands() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    blocks(&fs::read_to_string(readme).unwrap(), "sh")
+}
+
 #[test]
 fn the_readme_names_the_two_commands() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = fs::read_to_string(readme).unwrap();
     let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run");
 
-    let commands: Vec<String> = blocks(&text, "sh");
+    let commands = two_commands();
+
     assert_eq!(commands.len(), 2);
     // CI runs the second one to the letter.
     assert!(fs::read_to_string(ci).unwrap().ends_with(&commands[1]));
+}
+
+/// On a smaller application, so that it takes a moment.
+#[test]
+fn the_first_command_needs_nothing_and_ends_well() {
+    let dir = TempDir::new().unwrap();
+    let command = two_commands()[0].trim().to_string();
+    let arguments = command
+        .strip_prefix("cargo run --release --locked -- ")
+        .unwrap();
+
+    let output = Command::new(env!("CARGO_BIN_EXE_statekeep"))
+        .args(arguments.split(' '))
+        .args(["--size-mib", "2", "--backups", "2"])
+        .env_clear()
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+
+    assert!(output.status.success(), "{output:?}");
 }
