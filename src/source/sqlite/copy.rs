@@ -38,6 +38,10 @@ const RACY: Duration = Duration::from_millis(50);
 
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// How the names of directories with copies begin; the process and a number follow. They lie in
+/// places that others use too, and what is left of them is removed by name.
+pub const COPY_PREFIX: &str = "statekeep-sqlite-";
+
 /// The name of the copied database in its directory.
 const NAME: &str = "copy.db";
 
@@ -65,6 +69,8 @@ impl PrivateCopy {
                 thread::sleep(RACY);
                 continue;
             }
+            let bytes = before.iter().flatten().map(|stat| stat.size_bytes).sum();
+            has_room(room, bytes)?;
             let copy = PrivateCopy {
                 directory: create_directory(room).map_err(|error| no_room(&error))?,
             };
@@ -238,9 +244,22 @@ fn is_racy(stat: &Stat) -> bool {
         .is_some_and(|age| age < RACY)
 }
 
+/// Others need the place too: a copy takes half of what is free at most.
+fn has_room(room: &Path, bytes: u64) -> Result<(), Refusal> {
+    let free = rustix::fs::statvfs(room).map_err(|errno| no_room(&errno.into()))?;
+    let free_bytes = free.f_bavail.saturating_mul(free.f_frsize);
+    match bytes <= free_bytes / 2 {
+        true => Ok(()),
+        false => Err(Refusal::NoRoom {
+            reason: format!("it needs {bytes} bytes, and {free_bytes} are free"),
+        }),
+    }
+}
+
 fn create_directory(room: &Path) -> io::Result<PathBuf> {
     for number in 0..u32::MAX {
-        let directory = room.join(format!("sqlite-{}-{number}", std::process::id()));
+        let name = format!("{COPY_PREFIX}{}-{number}", std::process::id());
+        let directory = room.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&directory) {
             Ok(()) => return Ok(directory),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -26,6 +26,7 @@ mod refusal;
 
 pub use check::Health;
 pub use check::quick_check;
+pub use copy::COPY_PREFIX;
 pub use facts::Facts;
 pub use header::MAGIC;
 pub use refusal::Obstacle;
@@ -43,6 +44,7 @@ use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
@@ -76,6 +78,8 @@ pub struct Database {
     // Order: the connection is closed before the copy it reads is removed.
     connection: Connection,
     path: PathBuf,
+    /// The real path of what is read or was copied.
+    origin: PathBuf,
     patience: Duration,
     facts: Facts,
     held: Option<Held>,
@@ -119,7 +123,13 @@ impl Database {
     pub fn open(path: &Path, patience: Duration) -> Result<Database, Refusal> {
         let path = locate(path)?;
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience)?;
-        Ok(Database::new(connection, path, patience, None))
+        Ok(Database::new(
+            connection,
+            path.clone(),
+            path,
+            patience,
+            None,
+        ))
     }
 
     /// Copies a database with its log or journal into a directory of its own below `room`, lets
@@ -129,20 +139,28 @@ impl Database {
         let copy = PrivateCopy::create(&path, room, &|| {
             connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience)
         })?;
-        let path = copy.database();
+        let (origin, path) = (path, copy.database());
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
-        Ok(Database::new(connection, path, patience, Some(copy)))
+        Ok(Database::new(
+            connection,
+            path,
+            origin,
+            patience,
+            Some(copy),
+        ))
     }
 
     fn new(
         connection: Connection,
         path: PathBuf,
+        origin: PathBuf,
         patience: Duration,
         copy: Option<PrivateCopy>,
     ) -> Database {
         Database {
             connection,
             path,
+            origin,
             patience,
             facts: Facts::default(),
             held: None,
@@ -162,6 +180,11 @@ impl Database {
         if self.copy.is_none() && self.has_orphaned_log() {
             return Err(Refusal::NeedsCopy {
                 why: Obstacle::OrphanedLog,
+            });
+        }
+        if self.copy.is_none() && self.would_lock_its_owner_out() {
+            return Err(Refusal::NeedsCopy {
+                why: Obstacle::OtherOwner,
             });
         }
         let mut result = self.hold();
@@ -193,6 +216,13 @@ impl Database {
     /// comes from the header of the database is right only after `prepare`; the sizes are before.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Returns whether what was opened is the file with this number. SQLite opens by path, and a
+    /// path may lead elsewhere than it did when somebody looked.
+    pub fn is_file(&self, device: u64, inode: u64) -> bool {
+        let stat = fs::symlink_metadata(&self.origin);
+        stat.is_ok_and(|stat| (stat.dev(), stat.ino()) == (device, inode))
     }
 
     /// Returns true if a private copy is read instead of the database.
@@ -358,6 +388,20 @@ impl Database {
     fn has_orphaned_log(&self) -> bool {
         let is_empty = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == 0);
         is_empty && sidecar(&self.path, "-wal").exists()
+    }
+
+    /// Returns true if files would appear beside the database that belong to us, and not to its
+    /// owner, who could then not write. Only root can give files away, and SQLite does.
+    fn would_lock_its_owner_out(&self) -> bool {
+        let we = rustix::process::geteuid();
+        let is_ours = fs::metadata(&self.path).is_ok_and(|stat| stat.uid() == we.as_raw());
+        if we.is_root() || is_ours {
+            return false;
+        }
+        let mut versions = [0; 2];
+        let read = handle::read(&self.connection, Part::Database, &mut versions, 18);
+        let is_there = |suffix: &&str| sidecar(&self.path, suffix).exists();
+        read.is_ok() && versions.contains(&2) && !["-wal", "-shm"].iter().all(is_there)
     }
 
     /// Returns why the transaction could not begin.

@@ -49,6 +49,8 @@ pub enum Obstacle {
     NoSharedMemory,
     /// The database file is empty but has a log, which SQLite would delete.
     OrphanedLog,
+    /// What would appear beside it would belong to us, and lock its owner out.
+    OtherOwner,
 }
 
 impl Refusal {
@@ -133,6 +135,9 @@ impl fmt::Display for Obstacle {
                 "its write-ahead log needs a directory that can be written"
             }
             Obstacle::NoSharedMemory => "its -shm or -wal file can be neither used nor created",
+            Obstacle::OtherOwner => {
+                "its write-ahead log would belong to somebody else than it does"
+            }
             Obstacle::OrphanedLog => "the file is empty, but its write-ahead log is still there",
         })
     }

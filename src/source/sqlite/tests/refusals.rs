@@ -2,6 +2,7 @@
 
 use super::*;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 
 const SUM: &str = "select sum(v) from t";
@@ -374,4 +375,38 @@ fn nothing_is_read_while_no_state_is_held() {
     assert!(source.read_at(0, &mut [0; 512]).is_ok());
     source.unpin();
     assert!(source.read_at(0, &mut [0; 512]).is_err());
+}
+
+#[test]
+fn a_copy_takes_no_more_than_half_of_what_is_free() {
+    let place = torn();
+    let journal = fs::OpenOptions::new()
+        .write(true)
+        .open(sidecar(&place.path, "-journal"))
+        .unwrap();
+    journal.set_len(1 << 43).unwrap();
+
+    let copied = Database::open_copy(&place.path, &place.room(), PATIENCE).map(drop);
+
+    assert!(matches!(copied, Err(Refusal::NoRoom { .. })), "{copied:?}");
+}
+
+#[test]
+fn what_a_path_led_to_can_be_told_from_what_it_leads_to() {
+    let (place, other) = (Place::new(), Place::new());
+    small(&place, "wal");
+    small(&other, "wal");
+    let inode = |place: &Place| {
+        let stat = fs::metadata(&place.path).unwrap();
+        (stat.dev(), stat.ino())
+    };
+    let (device, found) = inode(&place);
+    fs::rename(&place.path, place.directory.path().join("aside")).unwrap();
+    std::os::unix::fs::symlink(&other.path, &place.path).unwrap();
+
+    let mut source = Database::open(&place.path, PATIENCE).unwrap();
+    source.pin().unwrap();
+
+    assert!(!source.is_file(device, found));
+    assert!(source.is_file(device, inode(&other).1));
 }
