@@ -39,9 +39,19 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// Databases are open all at once, each with its logs: what is usual for the first limit is too
+/// little for a home directory.
+fn raise_file_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // With less, some databases are refused and said to be.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
 /// Runs the command with these arguments, the first of which is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    raise_file_limit();
     let mut cx = Context::new();
     let signals = Signals::watch(&cx.cancel);
     let cli = match Cli::try_parse_from(&arguments) {
