@@ -55,9 +55,8 @@ pub(super) fn store<'a>(
     }
     let facts = database.facts();
     let size_bytes = facts.image_bytes();
-    let held_ns = match facts.wal {
-        true => HELD_NS,
-        false if size_bytes > STALL_BYTES => 0,
+    let held_ns = match !facts.wal && size_bytes > STALL_BYTES {
+        true => 0,
         false => HELD_NS,
     };
     let flavour = Flavour::Even {
@@ -69,15 +68,20 @@ pub(super) fn store<'a>(
         size_bytes,
         held: None,
     };
+    let mut may_spool = true;
     while reading.stream.size_bytes < size_bytes {
         io.cx.check()?;
-        if io.cx.clock.now().since_ns(began) >= held_ns
+        if may_spool
+            && io.cx.clock.now().since_ns(began) >= held_ns
             && reading.left_bytes() <= io.spool_bytes_max.min(SPOOL_BYTES_MAX)
         {
-            let spooled = reading.spool(io, database)?;
-            let file = match spooled {
-                Ok(file) => file,
-                Err(refusal) => return reading.give_up(io, refusal),
+            let file = match reading.spool(io, database)? {
+                Spooled::Whole(file) => file,
+                Spooled::NoRoom => {
+                    may_spool = false;
+                    continue;
+                }
+                Spooled::Refused(refusal) => return reading.give_up(io, refusal),
             };
             reading.held = Some(hold_ended(io.cx, began, wal_before, database));
             reading.finish_from(io, &file)?;
@@ -118,6 +122,16 @@ fn hold_ended(
     (held_ns / 1000, wal_growth_bytes)
 }
 
+/// What came of a spool.
+enum Spooled {
+    /// All that was left is in it, and need not be held any more.
+    Whole(File),
+    /// It could not be written. The state is held and read for as long as storing it takes: the
+    /// disk of the spool is not that of the store, and no reason to save nothing.
+    NoRoom,
+    Refused(Refusal),
+}
+
 struct Reading<'a> {
     stream: PendingStream<'a>,
     bytes: Option<Vec<u8>>,
@@ -156,25 +170,25 @@ impl Reading<'_> {
     }
 
     /// Copies what is left at the speed of the disk.
-    fn spool(
-        &self,
-        io: &Io<'_, '_>,
-        database: &mut sqlite::Database,
-    ) -> Result<Result<File, Refusal>> {
-        let file = unnamed_file(io.room)?;
+    fn spool(&self, io: &Io<'_, '_>, database: &mut sqlite::Database) -> Result<Spooled> {
+        let Ok(file) = unnamed_file(io.room) else {
+            return Ok(Spooled::NoRoom);
+        };
         let mut group = vec![0; 4 * GROUP_BYTES as usize];
         let mut offset = self.stream.size_bytes;
         while offset < self.size_bytes {
             io.cx.check()?;
             let len = (self.size_bytes - offset).min(group.len() as u64) as usize;
             if let Err(refusal) = database.read_at(offset, &mut group[..len]) {
-                return Ok(Err(Refusal::Sqlite(refusal)));
+                return Ok(Spooled::Refused(Refusal::Sqlite(refusal)));
             }
             let written = file.write_all_at(&group[..len], offset - self.stream.size_bytes);
-            written.map_err(spool_failed(io))?;
+            if written.is_err() {
+                return Ok(Spooled::NoRoom);
+            }
             offset += len as u64;
         }
-        Ok(Ok(file))
+        Ok(Spooled::Whole(file))
     }
 
     fn finish_from(&mut self, io: &mut Io<'_, '_>, file: &File) -> Result<()> {
