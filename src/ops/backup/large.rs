@@ -103,7 +103,7 @@ impl<'a> LargeFiles<'a> {
     }
 
     /// Looks at the first bytes. What cannot be read is reported by whoever reads on.
-    fn is_database(&self, path: &[u8]) -> bool {
+    pub(super) fn is_database(&self, path: &[u8]) -> bool {
         let mut first = [0; SNIFFED_BYTES];
         let looked = self.tree.open_file(path).and_then(|file| {
             let len = file.read_at(0, &mut first)?;

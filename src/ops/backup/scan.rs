@@ -101,7 +101,7 @@ impl<'a> Scan<'_, 'a> {
     }
 
     fn item(&mut self, item: Item) -> Result<()> {
-        if self.databases.hides(&item.path) {
+        if self.databases.hides(&item.path) || self.is_log_of_excluded(&item) {
             return Ok(());
         }
         if item.stat.is_dir() {
@@ -152,6 +152,16 @@ impl<'a> Scan<'_, 'a> {
         };
         self.builder
             .push(self.pool, self.totals, self.parent, self.large, new)
+    }
+
+    /// Whether this is the log of a database that a pattern leaves out: it is part of that, and by
+    /// itself only does harm. A file that just has such a name begins differently.
+    fn is_log_of_excluded(&self, item: &Item) -> bool {
+        let log = [&b"-wal"[..], b"-journal"];
+        let name = log.iter().find_map(|log| item.path.strip_suffix(*log));
+        item.stat.kind == files::Kind::File
+            && name.is_some_and(|name| self.source.excludes(name))
+            && self.large.is_database(&item.path)
     }
 
     /// Enters a database that was captured before the scan began.

@@ -1,6 +1,6 @@
 //! What is backed up: the paths asked for, as one root and what is included below it.
 
-use crate::disk::beneath::is_within;
+use crate::disk::beneath;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ops::backup::BackupOptions;
@@ -100,6 +100,33 @@ impl Source {
         !secrets.is_empty() && (secrets.exclude(path, Kind::File) || lies_in())
     }
 
+    /// Returns whether a pattern leaves a file out that the paths asked for lead to.
+    pub(super) fn excludes(&self, path: &[u8]) -> bool {
+        let included = &self.included;
+        let is_included =
+            included.is_empty() || included.iter().any(|top| beneath::is_within(path, top));
+        is_included && !self.wants(path)
+    }
+
+    /// Returns whether the paths asked for lead to a file and no pattern leaves it out. Other
+    /// reasons not to come there are for the walk.
+    pub(super) fn wants(&self, path: &[u8]) -> bool {
+        let whole = [Vec::new()];
+        let tops = match self.included.is_empty() {
+            true => &whole[..],
+            false => &self.included,
+        };
+        let mut tops = tops.iter().filter(|top| beneath::is_within(path, top));
+        tops.any(|top| {
+            let below = top.len() + 1..path.len();
+            let mut ends = below.filter(|&end| path[end] == b'/');
+            let rules = &self.options.exclude;
+            path == top
+                || !rules.exclude(path, Kind::File)
+                    && !ends.any(|end| rules.exclude(&path[..end], Kind::Directory))
+        })
+    }
+
     pub(super) fn included(&self) -> &[Vec<u8>] {
         &self.included
     }
@@ -107,7 +134,7 @@ impl Source {
     /// Returns whether all of a directory is asked for, whatever the rules leave out.
     pub(super) fn includes(&self, dir: &[u8]) -> bool {
         let mut included = self.included.iter();
-        self.included.is_empty() || included.any(|top| is_within(dir, top))
+        self.included.is_empty() || included.any(|top| beneath::is_within(dir, top))
     }
 
     /// Walks one directory that is asked for.
