@@ -13,6 +13,7 @@ use crate::format::tree::TreeRoot;
 use crate::id::PackId;
 use crate::id::SnapshotId;
 use crate::ops::backup::BackupOptions;
+use crate::ops::backup::FreePages;
 use crate::ops::backup::Totals;
 use crate::ops::backup::builder::Builder;
 use crate::ops::backup::databases;
@@ -191,7 +192,12 @@ fn scan(
     let scan_began = cx.clock.now();
     let cut_key = repo.secrets().cut_key();
     let seen_path = local_path(repo, options, source, "seen");
-    let gate_path = local_path(repo, options, source, "gate");
+    // What was captured with other free pages is no stand-in.
+    let gate = match options.free_pages {
+        FreePages::Zeroed => "gate",
+        FreePages::Exact => "gate-exact",
+    };
+    let gate_path = local_path(repo, options, source, gate);
     let unique = u64::from_le_bytes(cx.random_bytes()?);
     let seen = match (&seen_path, options.dry_run) {
         (Some(path), false) => SeenWriter::begin(path, unique).ok(),
