@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod awkward;
 mod backup;
 mod bench_repo;
 mod check;

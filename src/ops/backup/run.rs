@@ -246,6 +246,7 @@ fn scan(
         links: HashMap::new(),
     }
     .run(walk)?;
+    databases.end_scan(&mut totals, before.look);
     let (tree, seen) = builder.finish(pool, &mut totals, &mut parent, &mut large)?;
     Ok(Run {
         tree,

@@ -3,7 +3,6 @@
 mod directories;
 
 use crate::context::Timestamp;
-use crate::disk::unnamed_file;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::database::DatabaseRecord;
@@ -19,6 +18,8 @@ use crate::ops::backup::databases::Captured;
 use crate::ops::backup::databases::Databases;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::Look;
+use crate::ops::backup::databases::SIDECARS;
+use crate::ops::backup::databases::facts;
 use crate::ops::backup::databases::find::Finder;
 use crate::ops::backup::databases::find::FoundPaths;
 use crate::ops::backup::databases::find::Sniffed;
@@ -29,6 +30,9 @@ use crate::ops::backup::databases::group::Handle;
 use crate::ops::backup::databases::group::Member;
 use crate::ops::backup::databases::group::Pinned;
 use crate::ops::backup::databases::group::Refusal;
+use crate::ops::backup::databases::names;
+use crate::ops::backup::databases::names::Due;
+use crate::ops::backup::databases::open;
 use crate::ops::backup::databases::read_redb;
 use crate::ops::backup::databases::read_sled;
 use crate::ops::backup::databases::read_sqlite;
@@ -36,14 +40,7 @@ use crate::ops::inspect;
 use crate::repo::chunks::Scratch;
 use crate::source;
 use crate::source::files::Problem;
-use crate::source::files::Stat;
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// How long one try to open or pin a database waits for a lock.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// Files beside a SQLite database that are part of it.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// A capture on its way.
 pub(super) struct Capture<'s> {
@@ -56,6 +53,8 @@ pub(super) struct Capture<'s> {
     members: Vec<Member>,
     /// When the others were pinned, if there are any.
     pinned_at: Option<Timestamp>,
+    /// Other names of databases, each with the one it is captured under.
+    twins: Vec<(Due, Vec<u8>)>,
 }
 
 impl<'s> Capture<'s> {
@@ -75,6 +74,7 @@ impl<'s> Capture<'s> {
             idle: Vec::new(),
             members: Vec::new(),
             pinned_at: None,
+            twins: Vec::new(),
         }
     }
 
@@ -88,38 +88,40 @@ impl<'s> Capture<'s> {
         for path in found.files {
             due.extend(self.consider(io, path));
         }
-        if due.iter().any(|(.., sniffed)| *sniffed == Sniffed::Sqlite) {
+        if due.iter().any(|due| due.sniffed == Sniffed::Sqlite) {
             source::sqlite::library_version_is_safe()
                 .map_err(|reason| Error::Refused { reason })?;
         }
+        // Of the names of one file the one with the logs is opened.
+        due.sort_by_key(|due| names::rank(&self.before.source.tree, due));
         // Order: all are looked into before any is opened by its engine. Closing a descriptor
         // drops the locks of this process on the file, under whatever name it has them.
-        for (path, looks, stat, sniffed) in due {
-            self.open(io, path, looks, stat, sniffed);
+        for due in due {
+            self.open(io, due);
         }
         self.pin_and_store(io)?;
         for copy in copies {
             self.store_sled(io, copy)?;
         }
+        self.keep_twins(io);
         Ok(self.databases)
     }
 
     fn all_known(&self) -> FoundPaths {
-        let is_directory = |path: &&Vec<u8>| self.known[*path].engine == Engine::Sled;
-        let directories = self.known.keys().filter(is_directory).cloned().collect();
-        let files = self.known.keys().filter(|path| !is_directory(path));
+        let wanted = self
+            .known
+            .keys()
+            .filter(|path| self.before.source.wants(path));
+        let is_directory = |path: &Vec<u8>| self.known[path].engine == Engine::Sled;
+        let (directories, files): (Vec<_>, Vec<_>) = wanted.cloned().partition(is_directory);
         FoundPaths {
-            files: files.cloned().collect(),
-            directories,
+            files,
+            directories: directories.into_iter().collect(),
         }
     }
 
     /// Takes what did not change, and returns what has to be captured.
-    fn consider(
-        &mut self,
-        io: &Io<'_, '_>,
-        path: Vec<u8>,
-    ) -> Option<(Vec<u8>, Looks, Stat, Sniffed)> {
+    fn consider(&mut self, io: &mut Io<'_, '_>, path: Vec<u8>) -> Option<Due> {
         // What is not there, or cannot be read, is for the scan to report.
         let (looks, stat) = Looks::of(&self.before.source.tree, &path).ok()??;
         let record = self.known.get(&path).cloned();
@@ -134,100 +136,82 @@ impl<'s> Capture<'s> {
                 xattrs: None,
                 is_settled: false,
             };
+            warn_again(io, &record);
             self.idle.push((path.clone(), looks.clone()));
             self.keep(path, looks, captured, record);
             return None;
         }
         let sniffed = self.finder.sniff(&path, &stat).ok()?;
-        (sniffed != Sniffed::Other).then_some((path, looks, stat, sniffed))
+        (sniffed != Sniffed::Other).then_some(Due {
+            path,
+            looks,
+            stat,
+            sniffed,
+        })
     }
 
     /// Opens a database, to be pinned with the others.
-    fn open(
-        &mut self,
-        io: &mut Io<'_, '_>,
-        path: Vec<u8>,
-        looks: Looks,
-        stat: Stat,
-        sniffed: Sniffed,
-    ) {
-        let opened = match sniffed {
-            Sniffed::Other => return,
-            Sniffed::Opaque => {
-                let why =
-                    "it looks like an encrypted database, which only its application can read";
-                return self.copy_plainly(io, path, Engine::Sqlite, ("encrypted", why.to_string()));
-            }
-            Sniffed::Sqlite => self.open_sqlite(io, &path),
-            Sniffed::Redb => self.open_redb(io, &path),
-        };
-        match opened {
+    fn open(&mut self, io: &mut Io<'_, '_>, due: Due) {
+        let other = names::other(&self.members, &self.idle, &due);
+        if let Some((name, is_like)) = &other
+            && (*is_like || !due.looks.has_logs())
+        {
+            return self.twins.push((due, name.clone()));
+        }
+        if due.sniffed == Sniffed::Opaque {
+            let why = "it looks like an encrypted database, which only its application can read";
+            return self.copy_plainly(io, due.path, Engine::Sqlite, ("encrypted", why.to_string()));
+        }
+        let began = io.cx.clock.now();
+        let mut due = due;
+        match open::open(self.before.source, io, &mut due, other.is_some()) {
             Ok((handle, method)) => {
                 // Order: after it was opened, for SQLite run by root touches the log then, and
                 // before it is pinned, so that nothing can change unseen in between. A private
                 // copy is as old as the first look.
-                let again = Looks::of(&self.before.source.tree, &path).ok().flatten();
+                let again = Looks::of(&self.before.source.tree, &due.path);
                 let (looks, stat) = match again {
-                    Some(again) if method != Method::PrivateCopy => again,
-                    _ => (looks, stat),
+                    Ok(Some((looks, stat)))
+                        if method != Method::PrivateCopy && looks.is_same_file(&due.looks) =>
+                    {
+                        (looks, stat)
+                    }
+                    _ => (due.looks, due.stat),
                 };
                 self.members.push(Member {
-                    path,
+                    path: due.path,
                     looks,
                     stat,
                     method,
                     handle,
                     holder: self.finder.holder(&stat),
                     pinned_at: None,
+                    copied_at: (method == Method::PrivateCopy).then_some(began),
                 });
             }
-            Err(refusal) => self.refuse(io, path, &refusal),
+            Err(refusal) => self.refuse(io, due.path, &refusal),
         }
     }
 
-    fn open_sqlite(&self, io: &Io<'_, '_>, path: &[u8]) -> Result<(Handle, Method), Refusal> {
-        let absolute = self.before.source.absolute(path);
-        let opened = source::sqlite::Database::open(&absolute, PATIENCE);
-        // A first pin tells whether it can be read where it is.
-        let tried = opened.and_then(|mut database| {
-            match database.pin() {
-                Ok(()) | Err(source::sqlite::Refusal::Busy { .. }) => database.unpin(),
-                Err(refusal) => return Err(refusal),
-            }
-            Ok((database, Method::Transaction))
-        });
-        let opened = match tried {
-            Err(source::sqlite::Refusal::NeedsCopy { .. }) => return self.copy_sqlite(io, path),
-            other => other,
-        };
-        let (database, method) = opened.map_err(Refusal::Sqlite)?;
-        Ok((Handle::Sqlite(Box::new(database)), method))
-    }
-
-    fn copy_sqlite(&self, io: &Io<'_, '_>, path: &[u8]) -> Result<(Handle, Method), Refusal> {
-        let absolute = self.before.source.absolute(path);
-        let copied = source::sqlite::Database::open_copy(&absolute, io.room, PATIENCE);
-        let pinned = copied.and_then(|mut database| {
-            database.pin()?;
-            Ok(database)
-        });
-        let database = pinned.map_err(Refusal::Sqlite)?;
-        Ok((Handle::Sqlite(Box::new(database)), Method::PrivateCopy))
-    }
-
-    fn open_redb(&self, io: &Io<'_, '_>, path: &[u8]) -> Result<(Handle, Method), Refusal> {
-        let file = self.before.source.tree.open_file(path);
-        let file = file.map_err(|problem| {
-            let cause = std::io::Error::other(problem.message);
-            Refusal::Redb(source::redb::Refusal::Unreadable { cause })
-        })?;
-        let spool = unnamed_file(io.room).map_err(|error| {
-            let cause = std::io::Error::other(error.to_string());
-            Refusal::Redb(source::redb::Refusal::NoSpool { cause })
-        })?;
-        let file = file.into_file();
-        let opened = source::redb::Database::open(file, spool).map_err(Refusal::Redb)?;
-        Ok((Handle::Redb(Box::new(opened)), Method::Walk))
+    /// Enters what was captured under another name.
+    fn keep_twins(&mut self, io: &mut Io<'_, '_>) {
+        for (due, other) in std::mem::take(&mut self.twins) {
+            let captured = self.databases.captured.get(&other).cloned();
+            let record = self.databases.records.get(&other).cloned();
+            let Due {
+                path, looks, stat, ..
+            } = due;
+            let (Some(captured), Some(record)) = (captured, record) else {
+                let why = "it could not be captured under its other name".to_string();
+                self.copy_plainly(io, path, Engine::Sqlite, ("hard-link", why));
+                continue;
+            };
+            let record = DatabaseRecord {
+                path: path.clone(),
+                ..record
+            };
+            self.keep(path, looks, Captured { stat, ..captured }, record);
+        }
     }
 
     fn pin_and_store(&mut self, io: &mut Io<'_, '_>) -> Result<()> {
@@ -246,38 +230,22 @@ impl<'s> Capture<'s> {
                         _ => Sniffed::Sqlite,
                     };
                     if let Ok(Some((looks, stat))) = Looks::of(tree, &path) {
-                        self.open(io, path, looks, stat, sniffed);
+                        let due = Due {
+                            path,
+                            looks,
+                            stat,
+                            sniffed,
+                        };
+                        self.open(io, due);
                     }
                 }
             }
         };
         let mut members = std::mem::take(&mut self.members);
-        let mut copies = Vec::new();
         let pinned_at = io.cx.clock.now();
         let has_others = !members.is_empty() || !refused.is_empty() || !self.idle.is_empty();
         self.pinned_at = has_others.then_some(pinned_at);
-        for (member, refusal) in refused {
-            let Member {
-                path, looks, stat, ..
-            } = member;
-            // Whoever keeps it locked may leave its files alone long enough to copy them.
-            let copied = match refusal.is_busy() {
-                true => self.copy_sqlite(io, &path),
-                false => Err(refusal),
-            };
-            match copied {
-                Ok((handle, method)) => copies.push(Member {
-                    path,
-                    looks,
-                    stat,
-                    method,
-                    handle,
-                    holder: None,
-                    pinned_at: Some(io.cx.clock.now()),
-                }),
-                Err(refusal) => self.refuse(io, path, &refusal),
-            }
-        }
+        let copies = self.copy_refused(io, refused);
         // Whoever stalls its writers is read first.
         members.sort_by_key(|member| match &member.handle {
             Handle::Sqlite(database) => 1 + u8::from(database.facts().wal),
@@ -301,6 +269,47 @@ impl<'s> Capture<'s> {
         Ok(())
     }
 
+    /// Copies what refused to be pinned and may be left alone for long enough.
+    fn copy_refused(
+        &mut self,
+        io: &mut Io<'_, '_>,
+        refused: Vec<(Member, Refusal)>,
+    ) -> Vec<Member> {
+        let mut copies = Vec::new();
+        for (member, refusal) in refused {
+            let Member {
+                path,
+                mut looks,
+                mut stat,
+                ..
+            } = member;
+            if refusal.is_changed()
+                && let Ok(Some(now)) = Looks::of(&self.before.source.tree, &path)
+            {
+                (looks, stat) = now;
+            }
+            // Whoever keeps it locked may leave its files alone long enough to copy them.
+            let copied = match refusal.is_busy() || refusal.is_changed() {
+                true => open::copy_sqlite(self.before.source, io, &path, &stat),
+                false => Err(refusal),
+            };
+            match copied {
+                Ok((handle, method)) => copies.push(Member {
+                    path,
+                    looks,
+                    stat,
+                    method,
+                    handle,
+                    holder: None,
+                    pinned_at: Some(io.cx.clock.now()),
+                    copied_at: None,
+                }),
+                Err(refusal) => self.refuse(io, path, &refusal),
+            }
+        }
+        copies
+    }
+
     fn store(&mut self, io: &mut Io<'_, '_>, mut member: Member, skew_us: u64) -> Result<()> {
         let is_secret = self.before.source.is_secret(&member.path);
         let old = self.old(io, &member.path);
@@ -320,15 +329,14 @@ impl<'s> Capture<'s> {
                     FreePages::Zeroed => source::sqlite::FreeLeaves::Zeroed,
                     FreePages::Exact => source::sqlite::FreeLeaves::Exact,
                 };
-                describe_sqlite(&mut record, database.facts());
+                let read = read_sqlite::store(io, database, free, base)?;
+                // Order: until it was read, the header of the file may be older than the log.
+                facts::of_sqlite(&mut record, database.facts());
                 if database.facts().free_list_damaged {
-                    warn_of_damage(
-                        io,
-                        &member.path,
-                        "its list of free pages contradicts itself",
-                    );
+                    let why = "its list of free pages contradicts itself";
+                    warn_of_damage(io, &member.path, why);
                 }
-                read_sqlite::store(io, database, free, base)?.map(|read| {
+                read.map(|read| {
                     record.duration_us = read.duration_us;
                     record.wal_growth_bytes = read.wal_growth_bytes;
                     image = read.bytes;
@@ -336,7 +344,7 @@ impl<'s> Capture<'s> {
                 })
             }
             Handle::Redb(database) => {
-                describe_redb(&mut record, database.facts());
+                facts::of_redb(&mut record, database.facts());
                 let size_bytes = database.facts().file_bytes;
                 let began = io.cx.clock.now();
                 let stored = read_redb::store(io, database, base)?;
@@ -359,6 +367,7 @@ impl<'s> Capture<'s> {
         {
             // The same content: what is known of it stays as it was, and so does its chunk.
             record = known.clone();
+            warn_again(io, &record);
         } else if let Some(image) = image {
             self.check(io, &mut record, image);
         }
@@ -458,27 +467,17 @@ impl<'s> Capture<'s> {
     }
 }
 
+/// Damage does not go away by being known.
+fn warn_again(io: &mut Io<'_, '_>, record: &DatabaseRecord) {
+    if record.verdict == Verdict::Failed {
+        warn_of_damage(io, &record.path, "it is as it was when that was found");
+    }
+}
+
 fn warn_of_damage(io: &mut Io<'_, '_>, path: &[u8], reason: &str) {
     io.totals.warnings.push(Problem {
         path: path.to_vec(),
         code: "corrupt",
         message: format!("captured as it is, but it is damaged at its source: {reason}"),
     });
-}
-
-fn describe_sqlite(record: &mut DatabaseRecord, facts: &source::sqlite::Facts) {
-    record.engine = Engine::Sqlite;
-    record.page_bytes = u64::from(facts.page_bytes);
-    record.pages = facts.pages;
-    record.version = u64::from(facts.version);
-    record.user_version = facts.user_version;
-    record.application_id = facts.application_id;
-    record.wal = facts.wal;
-}
-
-fn describe_redb(record: &mut DatabaseRecord, facts: &source::redb::Facts) {
-    record.engine = Engine::Redb;
-    record.page_bytes = u64::from(facts.page_bytes);
-    record.pages = facts.pages;
-    record.version = u64::from(facts.version);
 }

@@ -70,6 +70,21 @@ impl Looks {
         matches!(Looks::of(tree, path), Ok(Some((now, _))) if now == *self)
     }
 
+    /// Whether there are logs with something in them.
+    pub(super) fn has_logs(&self) -> bool {
+        self.logs.iter().any(Option::is_some)
+    }
+
+    /// Whether the logs are those of another name, down to the inode.
+    pub(super) fn has_logs_of(&self, other: &Looks) -> bool {
+        self.logs == other.logs
+    }
+
+    /// Whether both are names of one file.
+    pub(super) fn is_same_file(&self, other: &Looks) -> bool {
+        self.file.is_same_node(&other.file)
+    }
+
     /// Whether it could change after a look at that time and look the same.
     fn is_racy(&self, then: Timestamp) -> bool {
         let mut logs = self.logs.iter().flatten();

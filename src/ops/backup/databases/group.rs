@@ -39,6 +39,8 @@ pub(super) struct Member {
     pub holder: Option<Holder>,
     /// When the state that is held was pinned.
     pub pinned_at: Option<Timestamp>,
+    /// When a private copy was begun, if that is what is held.
+    pub copied_at: Option<Timestamp>,
 }
 
 /// A database as its engine knows it.
@@ -76,7 +78,8 @@ impl Member {
                 captured.map_err(Refusal::Redb)?;
             }
         }
-        self.pinned_at = Some(cx.clock.now());
+        // However often a copy is looked at, it stays that of its moment.
+        self.pinned_at = Some(self.copied_at.unwrap_or_else(|| cx.clock.now()));
         Ok(())
     }
 
@@ -114,6 +117,11 @@ impl Refusal {
         matches!(self, Refusal::Sqlite(sqlite::Refusal::Busy { .. }))
     }
 
+    /// Whether its path led to another file by then.
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self, Refusal::Sqlite(sqlite::Refusal::Changed))
+    }
+
     /// Returns a word for programs and the reason for people.
     pub(super) fn describe(&self) -> (&'static str, String) {
         match self {
@@ -149,7 +157,7 @@ pub(super) fn pin(
             match member.pin(cx, spool_bytes_max) {
                 Ok(()) => {}
                 // Whoever has it locked may wait for one that we hold: let go of all of them.
-                Err(refusal) if refusal.is_busy() && elapsed() < PATIENCE_NS => {
+                Err(refusal) if refusal.is_busy() && (0..PATIENCE_NS).contains(&elapsed()) => {
                     members.iter_mut().for_each(Member::unpin);
                     thread::sleep(PAUSE);
                     continue 'again;
@@ -171,7 +179,8 @@ pub(super) fn pin(
             return Ok(Pinned::Together { skew_us: 0 });
         }
         let since = *settling_since.get_or_insert_with(|| cx.clock.now());
-        if cx.clock.now().since_ns(since) > SETTLE_NS {
+        // A clock that was set back says nothing about how long it took.
+        if !(0..=SETTLE_NS).contains(&cx.clock.now().since_ns(since)) {
             let first = members.iter().filter_map(|member| member.pinned_at).min();
             let skew_ns = first.map_or(0, |first| cx.clock.now().since_ns(first));
             let skew_us = u64::try_from(skew_ns / 1000).unwrap_or(0).max(1);

@@ -8,9 +8,12 @@
 //! The scan then takes what was captured where it comes to the path, and passes by the logs.
 
 mod capture;
+mod facts;
 mod find;
 mod gate;
 mod group;
+mod names;
+mod open;
 mod read_redb;
 mod read_sled;
 mod read_sqlite;
@@ -37,13 +40,17 @@ use crate::ops::backup::predecessors::Predecessors;
 use crate::ops::backup::source::Source;
 use crate::ops::inspect;
 use crate::repo::chunks::Chunks;
+use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::files::Xattrs;
+use crate::source::sqlite::COPY_PREFIX;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
+/// Files beside a SQLite database that are part of it.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// What waits on the local disk at most, however much room there is.
 const SPOOL_BYTES_MAX: u64 = 64 << 30;
 /// Of what is free there, so much is left to others.
@@ -140,6 +147,7 @@ pub(super) enum Unknown {
 }
 
 /// A database that was captured.
+#[derive(Clone)]
 pub(super) struct Captured {
     pub stat: Stat,
     pub stream: Stream,
@@ -205,10 +213,31 @@ impl Databases {
         self.records.into_values().collect()
     }
 
+    /// Sees to what was captured and not met by the scan: it went meanwhile, or other things are
+    /// backed up than last time.
+    pub(super) fn end_scan(&self, totals: &mut Totals, look: Look) {
+        let missed = self.captured.keys();
+        match look.unknown() {
+            Unknown::LookAgain => totals.found_database |= missed.len() > 0,
+            Unknown::CopyPlainly => totals.warnings.extend(missed.map(|path| Problem {
+                path: path.clone(),
+                code: "gone",
+                message: "went away after it was captured; left out".to_string(),
+            })),
+        }
+    }
+
     fn forget(&mut self, path: &[u8]) {
         self.captured.remove(path);
         self.records.remove(path);
         self.gate.remove(path);
+        self.show_sidecars(path);
+    }
+
+    fn show_sidecars(&mut self, path: &[u8]) {
+        for suffix in SIDECARS {
+            self.hidden.remove(&[path, suffix.as_bytes()].concat());
+        }
     }
 
     fn hide_sidecars(&mut self, path: &[u8], sidecars: &[&str]) {
@@ -229,9 +258,10 @@ fn remove_leftovers(room: &Path) {
     for entry in std::fs::read_dir(room).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| {
-            let rest = name.strip_prefix("sqlite-");
+            let rest = name.strip_prefix(COPY_PREFIX);
             let rest = rest.or_else(|| name.strip_prefix("sled-"));
-            let (pid, _) = rest?.split_once('-')?;
+            let (pid, number) = rest?.split_once('-')?;
+            let _: u32 = number.parse().ok()?;
             pid.parse::<u32>().ok()
         });
         let is_gone = |pid| !Path::new(&format!("/proc/{pid}")).exists();
@@ -284,4 +314,34 @@ fn store_records(
     let stored = io.pool.wait_chunk(ticket)?;
     io.totals.count_stored(plain_bytes, stored.stored_bytes);
     Ok(Some(stored.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_copies_of_dead_processes_are_removed() {
+        let room = tempfile::tempdir().unwrap();
+        let own = format!("{COPY_PREFIX}{}-0", std::process::id());
+        let dead = format!("{COPY_PREFIX}4294967295-0");
+        let others = ["sqlite-4294967295-src", "sqlite-3-46", &own];
+        let names = others.into_iter().chain([&dead[..]]);
+        names.for_each(|name| std::fs::create_dir(room.path().join(name)).unwrap());
+
+        remove_leftovers(room.path());
+
+        assert!(others.iter().all(|name| room.path().join(name).is_dir()));
+        assert!(!room.path().join(dead).exists());
+    }
+
+    #[test]
+    fn what_was_forgotten_hides_nothing() {
+        let mut databases = Databases::default();
+        databases.hide_sidecars(b"app.db", &SIDECARS);
+
+        databases.forget(b"app.db");
+
+        assert!(!databases.hides(b"app.db-wal"));
+    }
 }
