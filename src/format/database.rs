@@ -31,7 +31,8 @@ pub enum Method {
     Transaction,
     /// By a walk that verified every page against its parent.
     Walk,
-    /// From a private copy on which the engine did its recovery.
+    /// From a private copy on which the engine did its recovery; sled: of all its files as they
+    /// were at one instant.
     PrivateCopy,
     /// As plain files, without any promise of the engine.
     PlainFiles,
@@ -52,7 +53,7 @@ pub enum Verdict {
 /// One database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DatabaseRecord {
-    /// The path of its entry.
+    /// The path of its entry; sled: of its directory.
     pub path: Vec<u8>,
     /// The engine.
     pub engine: Engine,
@@ -64,11 +65,12 @@ pub struct DatabaseRecord {
     pub duration_us: u64,
     /// How far apart the states of databases captured together may be; zero: at one instant.
     pub skew_us: u64,
-    /// Bytes of a page.
+    /// Bytes of a page; sled: of a segment.
     pub page_bytes: u64,
-    /// Pages of the captured state.
+    /// Pages of the captured state; sled: segments of its log.
     pub pages: u64,
-    /// SQLite: the number of the library that wrote last; redb: the version of the file format.
+    /// SQLite: the number of the library that wrote last; redb: the version of the file
+    /// format; sled: the second number of the version of its files.
     pub version: u64,
     /// SQLite: the application's own version.
     pub user_version: u32,

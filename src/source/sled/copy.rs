@@ -31,9 +31,9 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 /// How often the files are copied before they count as always changing.
-const TRIES: u32 = 5;
+const TRIES: u32 = 3;
 /// How long each try waits for the files to come to rest. sled writes twice a second by default.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(700);
 /// A file that changed this recently could change again without its times telling.
 const RACY: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(5);
