@@ -9,6 +9,7 @@ mod check;
 mod cli;
 mod contract;
 mod crash;
+mod cuts;
 mod decoders;
 mod demo;
 mod embedded;

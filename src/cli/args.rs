@@ -212,6 +212,16 @@ pub(super) struct BackupArgs {
     /// Keep what SQLite databases have deleted but not overwritten
     #[arg(long)]
     pub exact: bool,
+    /// Cut SQLite databases into even groups of pages, or by content if they are vacuumed often
+    #[arg(long, value_name = "HOW", default_value = "groups")]
+    pub database_cuts: CutsArg,
+}
+
+/// Where databases are cut.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum CutsArg {
+    Groups,
+    Content,
 }
 
 /// `list`

@@ -1,6 +1,7 @@
 //! `backup`: saves paths as a snapshot.
 
 use crate::cli::args::BackupArgs;
+use crate::cli::args::CutsArg;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
 use crate::cli::environment;
@@ -16,6 +17,7 @@ use crate::format::database::Method;
 use crate::ops::backup;
 use crate::ops::backup::BackupOptions;
 use crate::ops::backup::BackupReport;
+use crate::ops::backup::DatabaseCuts;
 use crate::ops::backup::FreePages;
 use serde::Serialize;
 
@@ -73,6 +75,10 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
         free_pages: match args.exact {
             true => FreePages::Exact,
             false => FreePages::Zeroed,
+        },
+        database_cuts: match args.database_cuts {
+            CutsArg::Groups => DatabaseCuts::Groups,
+            CutsArg::Content => DatabaseCuts::Content,
         },
         tags: args.tag,
         dry_run: session.global.dry_run,

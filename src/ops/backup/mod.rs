@@ -81,6 +81,8 @@ pub struct BackupOptions {
     pub skip_cache_dirs: bool,
     /// What is kept of the free pages of SQLite databases.
     pub free_pages: FreePages,
+    /// Where SQLite databases are cut into chunks.
+    pub database_cuts: DatabaseCuts,
     /// Names for the snapshot.
     pub tags: Vec<String>,
     /// Whether to say what would be done, and do nothing.
@@ -101,6 +103,16 @@ pub enum FreePages {
     Zeroed,
     /// Every byte is kept.
     Exact,
+}
+
+/// Where the pages of a SQLite database are cut into chunks. It may differ from backup to backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DatabaseCuts {
+    /// Every so many bytes: least for each step, as long as pages stay where they are.
+    #[default]
+    Groups,
+    /// By content, between pages: less where pages move together, as VACUUM moves them.
+    Content,
 }
 
 /// What a backup did.

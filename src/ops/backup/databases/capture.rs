@@ -329,7 +329,8 @@ impl<'s> Capture<'s> {
                     FreePages::Zeroed => source::sqlite::FreeLeaves::Zeroed,
                     FreePages::Exact => source::sqlite::FreeLeaves::Exact,
                 };
-                let read = read_sqlite::store(io, database, free, base)?;
+                let cuts = self.before.options.database_cuts;
+                let read = read_sqlite::store(io, database, free, cuts, base)?;
                 // Order: until it was read, the header of the file may be older than the log.
                 facts::of_sqlite(&mut record, database.facts());
                 if database.facts().free_list_damaged {

@@ -1,9 +1,15 @@
-//! Reading a pinned SQLite database into a stream of aligned groups of pages.
+//! Reading a pinned SQLite database into a stream of whole pages.
+//!
+//! Pages stay where they are until a VACUUM, so by default the stream is cut every so many bytes,
+//! and each group leans on the one that stood there. The choice is to cut by content, at the end of
+//! a page: what moved as a whole is then found again (`docs/decisions/0016-database-cuts.md`).
 //!
 //! The read transaction lasts as long as reading does, and not as long as storing: what cannot be
 //! stored in time waits in a spool. A writer in rollback mode is stalled while we read, so there
 //! the spool is used at once; with a write-ahead log it only grows, so there after a while.
 
+use crate::chunker;
+use crate::chunker::Cutter;
 use crate::context::Context;
 use crate::context::Event;
 use crate::disk::unnamed_file;
@@ -12,6 +18,7 @@ use crate::error::Result;
 use crate::format::list::Flavour;
 use crate::format::list::Stream;
 use crate::format::list::StreamKind;
+use crate::ops::backup::DatabaseCuts;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::group::Refusal;
 use crate::ops::backup::pending::PendingStream;
@@ -46,6 +53,7 @@ pub(super) fn store<'a>(
     io: &mut Io<'_, 'a>,
     database: &mut sqlite::Database,
     free: sqlite::FreeLeaves,
+    cuts: DatabaseCuts,
     old: Option<(Stream, u64)>,
 ) -> Result<Result<Image, Refusal>> {
     let began = io.cx.clock.now();
@@ -59,17 +67,17 @@ pub(super) fn store<'a>(
         true => 0,
         false => HELD_NS,
     };
-    let flavour = Flavour::Even {
-        unit_bytes: GROUP_BYTES,
-    };
+    let cuts = Cuts::new(cuts, io.chunks.repo().secrets().cut_key(), facts.page_bytes);
     let mut reading = Reading {
-        stream: PendingStream::begin(flavour, io.predecessors(old)),
+        stream: PendingStream::begin(cuts.flavour(), io.predecessors(old)),
+        cuts,
         bytes: (size_bytes <= CHECK_BYTES_MAX).then(Vec::new),
+        read_bytes: 0,
         size_bytes,
         held: None,
     };
     let mut may_spool = true;
-    while reading.stream.size_bytes < size_bytes {
+    while reading.left_bytes() > 0 {
         io.cx.check()?;
         if may_spool
             && io.cx.clock.now().since_ns(began) >= held_ns
@@ -132,9 +140,47 @@ enum Spooled {
     Refused(Refusal),
 }
 
+/// Where the stream is cut.
+enum Cuts {
+    /// After every group.
+    Groups,
+    /// Where the content says so, rounded up to the end of a page.
+    Content {
+        cutter: Cutter,
+        page_bytes: usize,
+        /// What was read and not cut yet.
+        ahead: Vec<u8>,
+    },
+}
+
+impl Cuts {
+    fn new(cuts: DatabaseCuts, cut_key: &[u8; 32], page_bytes: u32) -> Cuts {
+        match cuts {
+            DatabaseCuts::Groups => Cuts::Groups,
+            DatabaseCuts::Content => Cuts::Content {
+                cutter: Cutter::new(cut_key),
+                page_bytes: page_bytes as usize,
+                ahead: Vec::new(),
+            },
+        }
+    }
+
+    fn flavour(&self) -> Flavour {
+        match self {
+            Cuts::Groups => Flavour::Even {
+                unit_bytes: GROUP_BYTES,
+            },
+            Cuts::Content { .. } => Flavour::Cut,
+        }
+    }
+}
+
 struct Reading<'a> {
     stream: PendingStream<'a>,
+    cuts: Cuts,
     bytes: Option<Vec<u8>>,
+    /// Bytes read so far; some of them may not be in the stream yet.
+    read_bytes: u64,
     size_bytes: u64,
     /// For how long the state was held, and by how much the log grew, once that is over.
     held: Option<(u64, u64)>,
@@ -142,7 +188,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn left_bytes(&self) -> u64 {
-        self.size_bytes - self.stream.size_bytes
+        self.size_bytes - self.read_bytes
     }
 
     fn read_group(
@@ -152,21 +198,42 @@ impl Reading<'_> {
     ) -> Result<(), Refusal> {
         let len = self.left_bytes().min(u64::from(GROUP_BYTES));
         group.resize(len as usize, 0);
-        let read = database.read_at(self.stream.size_bytes, group);
+        let read = database.read_at(self.read_bytes, group);
         read.map_err(Refusal::Sqlite)
     }
 
+    /// Takes in a group that was read.
     fn push(&mut self, io: &mut Io<'_, '_>, group: Vec<u8>) -> Result<()> {
         let bytes = group.len() as u64;
         io.totals.figures.read_bytes += bytes;
         io.cx.progress.event(Event::Done { files: 0, bytes });
+        self.read_bytes += bytes;
         if let Some(all) = &mut self.bytes {
             all.extend_from_slice(&group);
         }
-        match group.iter().all(|&byte| byte == 0) {
-            true => self.stream.push_hole(io.pool, io.totals, bytes),
-            false => self.stream.push_chunk(io.pool, io.totals, group, 0),
+        let is_last = self.left_bytes() == 0;
+        let Cuts::Content {
+            cutter,
+            page_bytes,
+            ahead,
+        } = &mut self.cuts
+        else {
+            return push_piece(io, &mut self.stream, group);
+        };
+        ahead.extend_from_slice(&group);
+        let mut used = 0;
+        while ahead.len() - used >= chunker::MAX_BYTES || is_last && used < ahead.len() {
+            let rest = &ahead[used..];
+            // Whole pages: what follows then begins with a page, wherever that page moves.
+            let len = cutter.cut(rest).next_multiple_of(*page_bytes);
+            let len = len.min(rest.len());
+            let mut chunk = io.pool.buffer();
+            chunk.extend_from_slice(&rest[..len]);
+            push_piece(io, &mut self.stream, chunk)?;
+            used += len;
         }
+        ahead.drain(..used);
+        Ok(())
     }
 
     /// Copies what is left at the speed of the disk.
@@ -175,14 +242,14 @@ impl Reading<'_> {
             return Ok(Spooled::NoRoom);
         };
         let mut group = vec![0; 4 * GROUP_BYTES as usize];
-        let mut offset = self.stream.size_bytes;
+        let mut offset = self.read_bytes;
         while offset < self.size_bytes {
             io.cx.check()?;
             let len = (self.size_bytes - offset).min(group.len() as u64) as usize;
             if let Err(refusal) = database.read_at(offset, &mut group[..len]) {
                 return Ok(Spooled::Refused(Refusal::Sqlite(refusal)));
             }
-            let written = file.write_all_at(&group[..len], offset - self.stream.size_bytes);
+            let written = file.write_all_at(&group[..len], offset - self.read_bytes);
             if written.is_err() {
                 return Ok(Spooled::NoRoom);
             }
@@ -192,12 +259,12 @@ impl Reading<'_> {
     }
 
     fn finish_from(&mut self, io: &mut Io<'_, '_>, file: &File) -> Result<()> {
-        let start = self.stream.size_bytes;
+        let start = self.read_bytes;
         while self.left_bytes() > 0 {
             io.cx.check()?;
             let mut group = io.pool.buffer();
             group.resize(self.left_bytes().min(u64::from(GROUP_BYTES)) as usize, 0);
-            let read = file.read_exact_at(&mut group, self.stream.size_bytes - start);
+            let read = file.read_exact_at(&mut group, self.read_bytes - start);
             read.map_err(spool_failed(io))?;
             self.push(io, group)?;
         }
@@ -207,6 +274,13 @@ impl Reading<'_> {
     fn give_up<T>(self, io: &mut Io<'_, '_>, refusal: Refusal) -> Result<Result<T, Refusal>> {
         self.stream.discard(io.pool, io.totals)?;
         Ok(Err(refusal))
+    }
+}
+
+fn push_piece(io: &mut Io<'_, '_>, stream: &mut PendingStream<'_>, piece: Vec<u8>) -> Result<()> {
+    match piece.iter().all(|&byte| byte == 0) {
+        true => stream.push_hole(io.pool, io.totals, piece.len() as u64),
+        false => stream.push_chunk(io.pool, io.totals, piece, 0),
     }
 }
 
