@@ -146,3 +146,30 @@ fn pages_that_move_together_keep_their_chunks_if_cut_by_content() {
     assert!(by_content < whole / 3, "{stored:?}");
     assert!(by_content < in_groups / 2, "{stored:?}");
 }
+
+/// Later runs would lean on what was there before, and pay for it again.
+#[test]
+fn a_chunk_that_kept_little_of_what_it_was_is_stored_whole() {
+    for (replaced, deltas_expected) in [(4, true), (9, false)] {
+        let series = Series::new("PRAGMA page_size = 4096");
+        series.backup(DatabaseCuts::Groups);
+
+        series.change(&format!(
+            "UPDATE b SET body = hex(randomblob(95)) WHERE id % 10 < {replaced}"
+        ));
+        series.backup(DatabaseCuts::Groups);
+
+        let (whole, deltas): (Vec<_>, Vec<_>) =
+            series.chunks().into_iter().partition(|row| row.height == 0);
+        let is_expected = match deltas_expected {
+            true => deltas.len() > 25,
+            false => whole.len() > 60 && deltas.len() < 5,
+        };
+        assert!(
+            is_expected,
+            "{} whole, {} deltas",
+            whole.len(),
+            deltas.len()
+        );
+    }
+}

@@ -5,6 +5,9 @@
 //!
 //! Chain policy: deltas lean on their predecessor in runs; the first of a run leans on the first of
 //! the run before; after so many runs a chunk is stored whole. It bounds how much a read decodes.
+//! Content that kept little of what stood in its place is stored whole as well: a later run would
+//! begin with a delta against what stood there, and cost all of it again
+//! (`docs/decisions/0017-delta-policy.md`).
 
 use crate::codec::zstd::Encoder;
 use crate::context::Context;
@@ -362,7 +365,11 @@ fn encode(scratch: &mut WriterScratch, plain: &[u8], base: Option<&Base>, row: &
     // A delta that saves little is not worth leaning on something.
     if base.is_none() || encoded.len() > plain.len() / 8 {
         let whole = encoder.whole(plain);
-        if base.is_none() || whole.len() <= encoded.len() + encoded.len() / 32 {
+        let delta_bytes_max = match row.encoding.kind {
+            ChunkKind::Data => whole.len() / 4 * 3,
+            ChunkKind::List | ChunkKind::Tree => whole.len() / 32 * 31,
+        };
+        if base.is_none() || encoded.len() > delta_bytes_max {
             encoded.clear();
             encoded.extend_from_slice(whole);
             row.encoding.codec = Codec::Zstd;
