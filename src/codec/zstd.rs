@@ -1,7 +1,7 @@
 //! Zstandard with and without a prefix, in contexts that are kept and reused.
 //!
-//! Parameters are set one by one, never by level alone: the default hash table of level 1 does not
-//! cover a prefix, and a delta then costs eighty times as much (`docs/decisions/`). Output may
+//! Parameters are set one by one, never by level alone: the default hash table of a fast level does
+//! not cover a prefix, and a delta then costs eighty times as much (`docs/decisions/`). Output may
 //! differ between versions of the library; only what it decodes to is format.
 #![allow(unsafe_code, reason = "zstd ties a prefix to the life of the context")]
 
@@ -12,6 +12,10 @@ use zstd_safe::DParameter;
 
 /// The largest window a frame may ask for when it is decoded: prefix and plain bytes at most.
 const WINDOW_LOG_MAX: u32 = 27;
+
+/// Where what is not set below comes from: two hash tables, for long and for short matches. Level 1
+/// has only one, and stores a tenth more of a time series (`docs/decisions/0017-delta-policy.md`).
+const DELTA_LEVEL: i32 = 3;
 
 /// The bytes are not a frame that decodes to the length expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +36,7 @@ impl Encoder {
         set(&mut whole, CParameter::CompressionLevel(level));
         set(&mut whole, CParameter::ContentSizeFlag(false));
         let mut delta = CCtx::create();
-        set(&mut delta, CParameter::CompressionLevel(1));
+        set(&mut delta, CParameter::CompressionLevel(DELTA_LEVEL));
         set(&mut delta, CParameter::ContentSizeFlag(false));
         Encoder {
             whole,
