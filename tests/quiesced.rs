@@ -229,6 +229,25 @@ fn files_that_only_look_like_databases_come_back_byte_by_byte() {
 }
 
 #[test]
+fn a_plain_copy_of_a_database_is_restored_without_a_log_that_is_not_its_own() {
+    let place = Place::new();
+    let noise = Seeded::new(44).bytes(4096 * 50);
+    fs::write(place.app("app.db"), &noise).unwrap();
+    check_outcome(&place, place.backup(), &[3]);
+    // What the application did since then.
+    fs::write(place.app("app.db"), Seeded::new(45).bytes(4096 * 60)).unwrap();
+    fs::write(place.app("app.db-wal"), b"commits of another state").unwrap();
+
+    let app = place.path("app");
+    let to = ["restore", "latest", "--confirm", "--overwrite", "--to"];
+    let output = place.run(&[&to[..], &[app.to_str().unwrap()]].concat());
+
+    assert!(output.status.success(), "{}", oracle::stderr(&output));
+    assert_eq!(names_in(&app), ["app.db"]);
+    assert_eq!(fs::read(place.app("app.db")).unwrap(), noise);
+}
+
+#[test]
 fn a_broken_database_comes_back_byte_by_byte() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("app.db");

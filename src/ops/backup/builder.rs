@@ -5,7 +5,6 @@
 
 use crate::chunker::NameHasher;
 use crate::error::Result;
-use crate::format::list::StreamKind;
 use crate::format::pack::ChunkKind;
 use crate::format::tree::Bundle;
 use crate::format::tree::Class;
@@ -346,7 +345,7 @@ impl<'a> Builder<'a> {
         ) = (content, &mut entry.kind)
         {
             *size_bytes = stream.size_bytes;
-            *content = Content::Stream(stream.finish(pool, totals, StreamKind::File)?);
+            *content = Content::Stream(stream.finish(pool, totals)?);
         }
         totals.count_entry(&entry, known);
         if let Some(seen) = &mut self.seen

@@ -28,6 +28,8 @@ pub(super) struct PendingStream<'a> {
     predecessors: Predecessors<'a>,
     /// Bytes taken in so far.
     pub size_bytes: u64,
+    /// What it was captured from.
+    pub kind: StreamKind,
 }
 
 /// A chunk or a hole (no ticket) that is not listed yet.
@@ -55,6 +57,7 @@ impl<'a> PendingStream<'a> {
             levels: vec![Level::default()],
             predecessors,
             size_bytes: 0,
+            kind: StreamKind::File,
         }
     }
 
@@ -188,13 +191,8 @@ impl<'a> PendingStream<'a> {
     }
 
     /// Waits for the rest and returns what an entry holds.
-    pub(super) fn finish(
-        mut self,
-        pool: &mut Pool,
-        totals: &mut Totals,
-        kind: StreamKind,
-    ) -> Result<Stream> {
-        let flavour = self.flavour;
+    pub(super) fn finish(mut self, pool: &mut Pool, totals: &mut Totals) -> Result<Stream> {
+        let (flavour, kind) = (self.flavour, self.kind);
         let stream = |root, level| Stream {
             root,
             level,

@@ -294,7 +294,7 @@ impl<'a> Scan<'_, 'a> {
         let read = self
             .large
             .read(self.pool, self.totals, path, base, expect)?;
-        let Some(file) = read else {
+        let Some(mut file) = read else {
             // The next name of the file has to stand for it.
             self.links.remove(&node);
             return Ok(None);
@@ -303,6 +303,9 @@ impl<'a> Scan<'_, 'a> {
             self.links.remove(&node);
         } else if let Some((_, looks)) = self.links.get_mut(&node) {
             *looks = Fingerprint::of(&file.stat);
+        }
+        if is_plain {
+            file.stream.kind = self.databases.kind_of_plain(path);
         }
         // A placeholder until the last chunk is stored; the builder enters the real one.
         let kind = Kind::File {

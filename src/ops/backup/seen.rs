@@ -23,6 +23,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const MAGIC: [u8; 8] = *b"stseen1\n";
 const HEADER_BYTES: usize = 8 + 33 + 8;
@@ -30,6 +31,8 @@ const HEADER_BYTES: usize = 8 + 33 + 8;
 pub(super) const FINGERPRINT_BYTES: usize = 48;
 /// The coarsest clock of file systems in use: two seconds.
 const RACY_NS: i64 = 2_000_000_000;
+/// No backup takes longer than this to scan.
+const TEMP_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What tells whether a file was touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +151,7 @@ pub(super) struct SeenWriter {
 impl SeenWriter {
     /// Begins; `unique` keeps two runs apart.
     pub(super) fn begin(path: &Path, unique: u64) -> io::Result<SeenWriter> {
+        remove_old_temps(path);
         let temp = path.with_extension(format!("{unique:016x}"));
         let file = OpenOptions::new()
             .write(true)
@@ -185,5 +189,21 @@ impl Drop for SeenWriter {
     fn drop(&mut self) {
         // After `finish` the name is gone already.
         let _ = std::fs::remove_file(&self.temp);
+    }
+}
+
+/// Removes what killed runs of this series left; one that is at work is younger.
+fn remove_old_temps(path: &Path) {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let prefix = [name.as_encoded_bytes(), b"."].concat();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_temp = entry.file_name().as_encoded_bytes().starts_with(&prefix);
+        let modified = entry.metadata().and_then(|meta| meta.modified());
+        let age = modified.ok().and_then(|time| time.elapsed().ok());
+        if is_temp && age.is_some_and(|age| age > TEMP_AGE) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }

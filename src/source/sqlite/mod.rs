@@ -22,6 +22,7 @@ mod free;
 mod handle;
 mod header;
 mod overlay;
+mod peek;
 mod refusal;
 
 pub use check::Health;
@@ -29,6 +30,7 @@ pub use check::quick_check;
 pub use copy::COPY_PREFIX;
 pub use facts::Facts;
 pub use header::MAGIC;
+pub use peek::first_bytes;
 pub use refusal::Obstacle;
 pub use refusal::Refusal;
 
@@ -95,15 +97,6 @@ struct Held {
     is_prepared: bool,
     overlay: Option<Overlay>,
     free: Option<FreePages>,
-}
-
-/// Reads the first bytes of any file through SQLite, which knows how to close a file on which this
-/// process holds locks: nobody else may. Returns whether there are that many.
-pub fn first_bytes(path: &Path, buffer: &mut [u8]) -> Result<bool, Refusal> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO)?;
-    let read = handle::read(&connection, handle::Part::Database, buffer, 0);
-    let found = read.map_err(|code| Refusal::from_code(code, Duration::ZERO))?;
-    Ok(matches!(found, handle::Found::All))
 }
 
 /// Says what is wrong with the SQLite library that runs, if it is too old.

@@ -17,6 +17,8 @@ use rusqlite::Connection;
 use std::thread;
 use std::time::Duration;
 
+/// Frames for which room is made before any of them is seen.
+const FRAMES_RESERVED: u32 = 1 << 16;
 const LOG_HEADER_BYTES: u64 = 32;
 const FRAME_HEADER_BYTES: u64 = 24;
 
@@ -112,7 +114,9 @@ impl Overlay {
             if log_bytes < end(mark.page_bytes, mark.frames) {
                 return missing_frames(connection, mark, patience);
             }
-            frames.reserve_exact(mark.frames as usize);
+            // The number comes from shared memory that others may write: believed as far as frames
+            // of this log really follow.
+            frames.reserve(mark.frames.min(FRAMES_RESERVED) as usize);
         }
         let mut header = [0; FRAME_HEADER_BYTES as usize];
         for number in 1..=mark.frames {

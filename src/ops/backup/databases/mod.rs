@@ -25,7 +25,9 @@ use crate::context::Timestamp;
 use crate::error::Result;
 use crate::format::database;
 use crate::format::database::DatabaseRecord;
+use crate::format::database::Engine;
 use crate::format::list::Stream;
+use crate::format::list::StreamKind;
 use crate::format::manifest::Manifest;
 use crate::format::pack::ChunkKind;
 use crate::format::tree::TreeRoot;
@@ -201,6 +203,15 @@ impl Databases {
     /// Whether this is a database that has to be copied as a plain file.
     pub(super) fn is_plain(&self, path: &[u8]) -> bool {
         self.plain.contains(path)
+    }
+
+    /// Returns what a file that is copied plainly is: beside a SQLite database no log of another
+    /// state may be left when it is restored, whatever its own logs are.
+    pub(super) fn kind_of_plain(&self, path: &[u8]) -> StreamKind {
+        match self.records.get(path) {
+            Some(record) if record.engine == Engine::Sqlite => StreamKind::Sqlite,
+            _ => StreamKind::File,
+        }
     }
 
     /// Keeps what the databases looked like for the next backup.

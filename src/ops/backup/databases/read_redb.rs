@@ -55,8 +55,8 @@ pub(super) fn store<'a>(
     }
     chunk.end(io, &mut stream)?;
     let extents_bytes = stream.size_bytes;
-    let kind = StreamKind::Redb { extents_bytes };
-    Ok(Ok(stream.finish(io.pool, io.totals, kind)?))
+    stream.kind = StreamKind::Redb { extents_bytes };
+    Ok(Ok(stream.finish(io.pool, io.totals)?))
 }
 
 /// The pages between two cuts.

@@ -14,7 +14,6 @@ use crate::format::database::Engine;
 use crate::format::database::Method;
 use crate::format::database::Verdict;
 use crate::format::list::Stream;
-use crate::format::list::StreamKind;
 use crate::format::tree::path_order;
 use crate::ops::backup::databases::Captured;
 use crate::ops::backup::databases::Io;
@@ -294,7 +293,7 @@ pub(super) fn store(
             Err(problem) => return Ok(Err(problem)),
         };
         let size_bytes = stream.size_bytes;
-        let stream = stream.finish(io.pool, io.totals, StreamKind::File)?;
+        let stream = stream.finish(io.pool, io.totals)?;
         let captured = Captured {
             stat: copied.stat,
             stream,

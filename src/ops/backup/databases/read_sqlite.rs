@@ -68,8 +68,10 @@ pub(super) fn store<'a>(
         false => HELD_NS,
     };
     let cuts = Cuts::new(cuts, io.chunks.repo().secrets().cut_key(), facts.page_bytes);
+    let mut stream = PendingStream::begin(cuts.flavour(), io.predecessors(old));
+    stream.kind = StreamKind::Sqlite;
     let mut reading = Reading {
-        stream: PendingStream::begin(cuts.flavour(), io.predecessors(old)),
+        stream,
         cuts,
         bytes: (size_bytes <= CHECK_BYTES_MAX).then(Vec::new),
         read_bytes: 0,
@@ -105,9 +107,7 @@ pub(super) fn store<'a>(
         Some(held) => held,
         None => hold_ended(io.cx, began, wal_before, database),
     };
-    let stream = reading
-        .stream
-        .finish(io.pool, io.totals, StreamKind::Sqlite)?;
+    let stream = reading.stream.finish(io.pool, io.totals)?;
     Ok(Ok(Image {
         stream,
         size_bytes,
