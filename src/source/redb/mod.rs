@@ -75,6 +75,7 @@ pub struct Database {
     captured: Option<Captured>,
     facts: Facts,
     read_bytes: u64,
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ impl Database {
             captured: None,
             facts: Facts::default(),
             read_bytes: 0,
+            is_held: false,
         };
         database.read_header()?.candidates()?;
         Ok(database)
@@ -144,6 +146,12 @@ impl Database {
             std::thread::sleep(QUIET_PAUSE);
         }
         Err(Refusal::Busy { passes })
+    }
+
+    /// Tells whether the pages of the user's trees are kept where they are, see `Hold`. Then they
+    /// are read once, and only the small system tree may have to be read again.
+    pub fn set_held(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// Returns true if a capture would come to the commit that was captured last.
@@ -201,8 +209,8 @@ impl Database {
                 }
                 Outcome::Torn(torn) => first_torn = first_torn.or(Some(torn)),
             }
-            // A newer commit is worth more than the other slot.
-            if !self.read_header()?.same_commits(header) {
+            // A newer commit is worth more than the other slot, unless that one cannot go away.
+            if !self.is_held && !self.read_header()?.same_commits(header) {
                 break;
             }
         }
@@ -223,8 +231,13 @@ impl Database {
             read_bytes: &mut self.read_bytes,
             check,
         };
-        match walk.run(commit.slot.roots(), Trust::Seals)? {
-            Outcome::Whole { .. } => walk.run(commit.slot.roots(), Trust::Nothing),
+        let mut roots: Vec<_> = commit.slot.roots().collect();
+        if self.is_held {
+            // The system tree comes first: it is small, and no reader keeps its pages.
+            roots.reverse();
+        }
+        match walk.run(roots.iter().copied(), Trust::Seals)? {
+            Outcome::Whole { .. } => walk.run(roots.into_iter(), Trust::Nothing),
             torn => Ok(torn),
         }
     }

@@ -73,6 +73,7 @@ impl Member {
                 let mut go_on = || cx.check().is_ok();
                 // Held or not, what is captured is the same; it only takes more passes.
                 let held = self.holder.as_ref().and_then(|holder| holder.hold().ok());
+                database.set_held(held.is_some());
                 let captured = database.capture(PASSES_MAX, spool_bytes_max, &mut go_on);
                 drop(held);
                 captured.map_err(Refusal::Redb)?;
