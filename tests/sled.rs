@@ -39,7 +39,7 @@ impl Place {
         let report = support::backup(&self.repo, &self.app()).unwrap();
         for entry in fs::read_dir(self.dir.path().join("cache")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(!name.starts_with("sled-"), "{name}");
+            assert!(!name.starts_with("statekeep-copy-"), "{name}");
         }
         report
     }

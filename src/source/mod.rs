@@ -2,6 +2,7 @@
 //! business. Nothing here changes what it reads.
 
 pub mod files;
+pub mod private;
 pub mod redb;
 pub mod sled;
 pub mod sqlite;

@@ -13,6 +13,7 @@ use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::files::Tree;
 use crate::source::files::Xattrs;
+use crate::source::private;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -28,14 +29,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
 
 /// How often the files are copied before they count as always changing.
 const TRIES: u32 = 3;
 /// How long each try waits for the files to come to rest. sled writes twice a second by default.
 const REST: Duration = Duration::from_millis(700);
-/// A file that changed this recently could change again without its times telling.
-const RACY: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Copied between two questions whether to go on.
 const STEP_BYTES: u64 = 64 << 20;
@@ -205,7 +203,7 @@ impl PrivateCopy {
             Err(problem) if problem.code == "vanished" => return Ok(false),
             Err(problem) => return Err(Refusal::Unreadable(problem)),
         };
-        let is_settled = !is_racy(stat) && file.stat().same_content(stat);
+        let is_settled = !private::is_racy(stat) && file.stat().same_content(stat);
         let stat = *file.stat();
         let mut out = self.new_file(name).map_err(|error| no_room(&error))?;
         let mut file = file.into_file();
@@ -254,7 +252,7 @@ fn rest(original: &Original<'_>) -> Result<(Listing, bool), Refusal> {
             return Err(Refusal::Stopped);
         }
         let listing = (original.list)().map_err(Refusal::Unreadable)?;
-        let is_at_rest = !listing.values().any(is_racy);
+        let is_at_rest = !listing.values().any(private::is_racy);
         if is_at_rest || REST < began.elapsed() {
             return Ok((listing, is_at_rest));
         }
@@ -262,34 +260,11 @@ fn rest(original: &Original<'_>) -> Result<(Listing, bool), Refusal> {
     }
 }
 
-/// Returns true if a change now might leave the same times.
-fn is_racy(stat: &Stat) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else {
-        return false;
-    };
-    let newest = stat.mtime.max(stat.ctime);
-    let Ok(secs) = u64::try_from(newest.secs) else {
-        return false;
-    };
-    // A time in the future is that of another clock, and says nothing about now.
-    now.checked_sub(Duration::new(secs, newest.nanos))
-        .is_some_and(|age| age < RACY)
-}
-
 fn create_directory(room: &Path) -> io::Result<PathBuf> {
-    for number in 0..u32::MAX {
-        let directory = room.join(format!("sled-{}-{number}", std::process::id()));
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => {
-                let blobs = directory.join("blobs");
-                fs::DirBuilder::new().mode(0o700).create(blobs)?;
-                return Ok(directory);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let directory = private::create_directory(room)?;
+    let blobs = directory.join("blobs");
+    fs::DirBuilder::new().mode(0o700).create(blobs)?;
+    Ok(directory)
 }
 
 fn no_room(error: &io::Error) -> Refusal {

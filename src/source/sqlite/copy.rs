@@ -12,6 +12,7 @@ use super::handle;
 use super::handle::Part;
 use super::sidecar;
 use crate::disk::node::Stat;
+use crate::source::private;
 use rusqlite::Connection;
 use std::fs;
 use std::fs::File;
@@ -22,25 +23,16 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
-use std::time::SystemTime;
 
 /// How often the files are copied before they count as always changing.
 const TRIES: u32 = 5;
 
-/// A file that changed this recently could change again without its times telling.
-const RACY: Duration = Duration::from_millis(50);
-
 const BLOCK_BYTES: usize = 1 << 20;
-
-/// How the names of directories with copies begin; the process and a number follow. They lie in
-/// places that others use too, and what is left of them is removed by name.
-pub const COPY_PREFIX: &str = "statekeep-sqlite-";
 
 /// The name of the copied database in its directory.
 const NAME: &str = "copy.db";
@@ -65,14 +57,14 @@ impl PrivateCopy {
         for _ in 0..TRIES {
             super::check_sidecars(path)?;
             let before = stats(path)?;
-            if before.iter().flatten().any(is_racy) {
-                thread::sleep(RACY);
+            if before.iter().flatten().any(private::is_racy) {
+                thread::sleep(private::RACY);
                 continue;
             }
             let bytes = before.iter().flatten().map(|stat| stat.size_bytes).sum();
             has_room(room, bytes)?;
             let copy = PrivateCopy {
-                directory: create_directory(room).map_err(|error| no_room(&error))?,
+                directory: private::create_directory(room).map_err(|error| no_room(&error))?,
             };
             let original = connect()?;
             copy.copy_database(&original)?;
@@ -230,20 +222,6 @@ fn stats(path: &Path) -> Result<[Option<Stat>; 3], Refusal> {
     Ok([stat("")?, stat("-wal")?, stat("-journal")?])
 }
 
-/// Returns true if a change now might leave the same times.
-fn is_racy(stat: &Stat) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else {
-        return false;
-    };
-    let newest = stat.mtime.max(stat.ctime);
-    let Ok(secs) = u64::try_from(newest.secs) else {
-        return false;
-    };
-    // A time in the future is that of another clock, and says nothing about now.
-    now.checked_sub(Duration::new(secs, newest.nanos))
-        .is_some_and(|age| age < RACY)
-}
-
 /// Others need the place too: a copy takes half of what is free at most.
 fn has_room(room: &Path, bytes: u64) -> Result<(), Refusal> {
     let free = rustix::fs::statvfs(room).map_err(|errno| no_room(&errno.into()))?;
@@ -254,19 +232,6 @@ fn has_room(room: &Path, bytes: u64) -> Result<(), Refusal> {
             reason: format!("it needs {bytes} bytes, and {free_bytes} are free"),
         }),
     }
-}
-
-fn create_directory(room: &Path) -> io::Result<PathBuf> {
-    for number in 0..u32::MAX {
-        let name = format!("{COPY_PREFIX}{}-{number}", std::process::id());
-        let directory = room.join(name);
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => return Ok(directory),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn no_room(error: &io::Error) -> Refusal {

@@ -27,7 +27,6 @@ mod refusal;
 
 pub use check::Health;
 pub use check::quick_check;
-pub use copy::COPY_PREFIX;
 pub use facts::Facts;
 pub use header::MAGIC;
 pub use peek::first_bytes;

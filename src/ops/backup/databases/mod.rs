@@ -45,7 +45,7 @@ use crate::repo::chunks::Chunks;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::files::Xattrs;
-use crate::source::sqlite::COPY_PREFIX;
+use crate::source::private::COPY_PREFIX;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -269,9 +269,7 @@ fn remove_leftovers(room: &Path) {
     for entry in std::fs::read_dir(room).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| {
-            let rest = name.strip_prefix(COPY_PREFIX);
-            let rest = rest.or_else(|| name.strip_prefix("sled-"));
-            let (pid, number) = rest?.split_once('-')?;
+            let (pid, number) = name.strip_prefix(COPY_PREFIX)?.split_once('-')?;
             let _: u32 = number.parse().ok()?;
             pid.parse::<u32>().ok()
         });
@@ -336,7 +334,7 @@ mod tests {
         let room = tempfile::tempdir().unwrap();
         let own = format!("{COPY_PREFIX}{}-0", std::process::id());
         let dead = format!("{COPY_PREFIX}4294967295-0");
-        let others = ["sqlite-4294967295-src", "sqlite-3-46", &own];
+        let others = ["sqlite-4294967295-1", "sled-4294967295-1", &own];
         let names = others.into_iter().chain([&dead[..]]);
         names.for_each(|name| std::fs::create_dir(room.path().join(name)).unwrap());
 
