@@ -11,6 +11,7 @@ use crate::oracle::judge;
 use crate::support::Seeded;
 use crate::writers::Engine;
 use crate::writers::Habit;
+use crate::writers::PATIENCE;
 use crate::writers::Spec;
 use crate::writers::Writer;
 use crate::writers::twin_of;
@@ -59,9 +60,10 @@ fn assert_none(faults: &[String]) {
 /// One application under one repository, for as many cycles as are wanted.
 struct Run {
     name: &'static str,
+    /// Before their place: dropped in this order, no writer finds its directory gone.
+    writers: Vec<Writer>,
     place: Place,
     specs: Vec<Spec>,
-    writers: Vec<Writer>,
     random: Seeded,
     tally: Tally,
     /// The greatest numbers that are known to be committed and to have been tried.
@@ -76,9 +78,9 @@ impl Run {
         let specs = specs(&place.path("app"));
         let mut run = Run {
             name,
+            writers: vec![],
             place,
             specs,
-            writers: vec![],
             random: Seeded::new(seed),
             tally: Tally::default(),
             acked: 0,
@@ -106,9 +108,18 @@ impl Run {
         }
     }
 
+    /// Waits until any of the writers commits: one without a pause can keep the others out for as
+    /// long as it likes.
     fn wait_for_work(&mut self) {
-        let next = self.writers[0].acked() + 5;
-        self.writers[0].wait_acked(next);
+        let acked = |writers: &[Writer]| writers.iter().map(Writer::acked).max().unwrap();
+        let next = acked(&self.writers) + 5;
+        let began = Instant::now();
+        while acked(&self.writers) < next {
+            let all_run = self.writers.iter_mut().all(Writer::is_running);
+            assert!(all_run, "{}: a writer died", self.name);
+            assert!(began.elapsed() < PATIENCE, "{}: no commits", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn cycle(&mut self) {

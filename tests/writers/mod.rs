@@ -34,7 +34,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 const VARIABLE: &str = "STATEKEEP_WRITER";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing may happen before a test says that something is stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const ACCOUNTS: u64 = 40;
 pub(crate) const MONEY: u64 = ACCOUNTS * 1000;
