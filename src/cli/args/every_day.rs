@@ -1,0 +1,87 @@
+//! Arguments of the commands of every day.
+
+use clap::Args;
+use clap::ValueEnum;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// `backup`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BackupArgs {
+    /// Files and directories
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Leave out what matches this pattern
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Keep what matches this pattern apart from other data
+    #[arg(long, value_name = "GLOB")]
+    pub secret: Vec<String>,
+    /// Give the snapshot this name
+    #[arg(long, value_name = "NAME")]
+    pub tag: Vec<String>,
+    /// Say it was this machine
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Stay on the file system of each path
+    #[arg(short = 'x', long)]
+    pub one_file_system: bool,
+    /// Leave out directories marked by a CACHEDIR.TAG
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Keep what SQLite databases have deleted but not overwritten
+    #[arg(long)]
+    pub exact: bool,
+    /// Cut SQLite databases into even groups of pages, or by content if they are vacuumed often
+    #[arg(long, value_name = "HOW", default_value = "groups")]
+    pub database_cuts: CutsArg,
+}
+
+/// Where databases are cut.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(in crate::cli) enum CutsArg {
+    Groups,
+    Content,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListArgs {
+    /// Only the newest N; 0 for all [default: 20, with --json all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Only those with this tag
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// Only those of this machine
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ShowArgs {
+    /// An id, latest, latest~2, a date, "2 days ago", tag:NAME
+    #[arg(value_name = "REF")]
+    pub reference: String,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestoreArgs {
+    /// A snapshot, or a path in it
+    #[arg(value_name = "REF[:PATH]")]
+    pub reference: OsString,
+    /// Into this directory, which takes the place of the snapshot's root
+    #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
+    pub to: Option<PathBuf>,
+    /// Back where it came from (not possible yet)
+    #[arg(long, hide = true)]
+    pub in_place: bool,
+    /// Only what matches this pattern
+    #[arg(long, value_name = "GLOB")]
+    pub only: Vec<String>,
+    /// Replace what differs; what the snapshot lacks stays
+    #[arg(long)]
+    pub overwrite: bool,
+}

@@ -1,0 +1,211 @@
+//! The command line as types, one file for each group of commands. Help texts are short and
+//! true; examples come first.
+//!
+//! Nothing is read here but the arguments: what the environment adds is in `environment`.
+
+mod every_day;
+mod key;
+mod look;
+mod prove;
+mod setup;
+
+pub(super) use every_day::BackupArgs;
+pub(super) use every_day::CutsArg;
+pub(super) use every_day::ListArgs;
+pub(super) use every_day::RestoreArgs;
+pub(super) use every_day::ShowArgs;
+pub(super) use key::KeyAddArgs;
+pub(super) use key::KeyArgs;
+pub(super) use key::KeyCommand;
+pub(super) use key::NewPasswordArgs;
+pub(super) use look::CatArgs;
+pub(super) use look::LsArgs;
+pub(super) use prove::CheckArgs;
+pub(super) use setup::CompletionsArgs;
+pub(super) use setup::DemoApplicationArgs;
+pub(super) use setup::DemoArgs;
+pub(super) use setup::InitArgs;
+pub(super) use setup::RepoArgs;
+pub(super) use setup::Shell;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  statekeep -r /mnt/backups init                 make a repository, with a key and a recovery kit
+  statekeep -r /mnt/backups backup /srv/app      back up a directory
+  statekeep -r /mnt/backups list                 what is there
+  statekeep -r /mnt/backups restore latest --to ./app --confirm
+Put STATEKEEP_REPO=/mnt/backups into the environment to leave out -r.";
+
+const CODES: &str = "\
+Exit codes: 0 done · 1 failed · 2 wrong usage · 3 finished with warnings · 4 damage found ·
+10 no repository · 11 busy · 12 wrong key · 13 not found · 14 confirmation needed · 16 no space ·
+17 store unreachable · 18 format newer than this program · 130/143 interrupted, state safe";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "statekeep",
+    version,
+    about = "Incremental backups of the state of running applications",
+    before_long_help = EXAMPLES,
+    after_long_help = CODES,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Global {
+    /// The repository, a directory [env: STATEKEEP_REPO]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub repo: Option<OsString>,
+    /// Read the passphrase from this file [env: STATEKEEP_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Run this program, without a shell, for the passphrase [env: STATEKEEP_PASSWORD_COMMAND]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        conflicts_with = "password_file"
+    )]
+    pub password_command: Option<OsString>,
+    /// Open with this key file or recovery kit [env: STATEKEEP_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Show what would be done, and do nothing
+    #[arg(short = 'n', long, global = true)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(short, long, visible_alias = "confirm", global = true)]
+    pub yes: bool,
+    /// Write JSON to standard output, and nothing else
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// How to show progress
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
+    pub progress: ProgressStyle,
+    /// When to use colour (NO_COLOR is honoured)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: When,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressStyle {
+    /// A bar on a terminal, otherwise a line a minute
+    Auto,
+    /// A bar
+    Bar,
+    /// A line a minute
+    Plain,
+    /// JSON lines, at most two a second
+    Json,
+    /// Nothing
+    None,
+}
+
+/// When colour is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum When {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Back up files and directories
+    #[command(before_long_help = "\
+Examples:
+  statekeep backup /srv/app
+  statekeep backup --tag before-upgrade --exclude '*.tmp' --secret .env /srv/app")]
+    Backup(BackupArgs),
+    /// List snapshots
+    #[command(alias = "snapshots")]
+    List(ListArgs),
+    /// Show one snapshot in full
+    Show(ShowArgs),
+    /// Put a snapshot, or part of it, into a directory
+    #[command(before_long_help = "\
+Examples:
+  statekeep restore latest --to ./app              show what would be done, and ask
+  statekeep restore latest --to ./app --confirm    do it
+  statekeep restore 7c41:config --to ./old --confirm")]
+    Restore(RestoreArgs),
+    /// List files in a snapshot
+    #[command(before_long_help = "\
+Examples:
+  statekeep ls latest
+  statekeep ls '2 days ago:config'")]
+    Ls(LsArgs),
+    /// Write one file of a snapshot to standard output
+    #[command(before_long_help = "\
+Example:
+  statekeep cat latest:config/app.toml")]
+    Cat(CatArgs),
+    /// Verify the repository
+    Check(CheckArgs),
+    /// Make a repository, its key file and its recovery kit
+    #[command(before_long_help = "\
+Examples:
+  statekeep init /mnt/backups                              key file and recovery kit
+  statekeep init /mnt/backups --password-file ~/pass       a passphrase opens it as well
+  statekeep init /mnt/backups --plain                      not encrypted at all")]
+    Init(InitArgs),
+    /// The keys that open the repository
+    Key(KeyArgs),
+    /// The repository itself
+    Repo(RepoArgs),
+    /// Show backups of a sample application that writes meanwhile, and their restore
+    #[command(before_long_help = "\
+Examples:
+  statekeep demo
+  statekeep demo --dir ./demo --backups 4          keep everything there, to play on with it")]
+    Demo(DemoArgs),
+    /// The sample application of the demo
+    #[command(hide = true)]
+    DemoApplication(DemoApplicationArgs),
+    /// Print shell completions
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
+    /// Print the version
+    Version,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,40 @@
+//! Arguments of the commands that prove what is stored.
+
+use clap::Args;
+
+/// `check`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// Read and verify stored data too: all of it, or this part
+    #[arg(
+        long,
+        value_name = "P%",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100%",
+        value_parser = parse_percent
+    )]
+    pub read_data: Option<f64>,
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("a percentage above 0 and up to 100, like 10%".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_above_zero_and_at_most_all() {
+        assert_eq!(parse_percent("10%"), Ok(10.0));
+        assert_eq!(parse_percent("0.5"), Ok(0.5));
+        for bad in ["0", "101%", "-1", "x", "", "NaN", "inf"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
+        }
+    }
+}
