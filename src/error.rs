@@ -107,6 +107,14 @@ pub enum Error {
         /// Why it is not done.
         reason: String,
     },
+    /// The application has what would be replaced.
+    #[error("{what} is running: {reason}")]
+    Running {
+        /// The application, or what it has open.
+        what: String,
+        /// How that was seen.
+        reason: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,

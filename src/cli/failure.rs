@@ -95,6 +95,7 @@ fn classify(error: &Error) -> (&'static str, u8) {
         Error::TooNew { .. } => ("too-new", 18),
         Error::Ambiguous { .. } => ("ambiguous", 2),
         Error::Refused { .. } => ("refused", 2),
+        Error::Running { .. } => ("app-running", 15),
         // Which signal it was is known to `run`.
         Error::Cancelled => ("interrupted", 130),
     }
@@ -175,6 +176,14 @@ mod tests {
                 2,
             ),
             (Error::Refused { reason: text() }, "refused", 2),
+            (
+                Error::Running {
+                    what: text(),
+                    reason: text(),
+                },
+                "app-running",
+                15,
+            ),
             (Error::Cancelled, "interrupted", 130),
         ];
         for (error, code, exit) in table {

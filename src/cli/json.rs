@@ -9,6 +9,7 @@ use crate::format::database::DatabaseRecord;
 use crate::format::database::Engine;
 use crate::format::database::Method;
 use crate::format::database::Verdict;
+use crate::format::note::HoldUntil;
 use crate::ops::snapshots::Snapshot;
 use serde::Serialize;
 
@@ -139,10 +140,29 @@ pub(super) struct SnapshotBody {
     partial: bool,
     tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<ProofBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
     #[serde(flatten)]
     figures: FiguresBody,
     program: String,
+}
+
+/// Until when a snapshot may not be removed.
+#[derive(Debug, Serialize)]
+struct HoldBody {
+    /// Absent: until it is released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+/// The last time a snapshot was restored and checked.
+#[derive(Debug, Serialize)]
+struct ProofBody {
+    at: String,
+    result: String,
 }
 
 /// What a backup counted.
@@ -194,6 +214,16 @@ impl From<&Snapshot> for SnapshotBody {
                 .collect(),
             partial: manifest.partial,
             tags: snapshot.tags.clone(),
+            hold: snapshot.hold.map(|hold| HoldBody {
+                until: match hold {
+                    HoldUntil::Time(time) => Some(text::rfc3339(time)),
+                    HoldUntil::Released => None,
+                },
+            }),
+            proof: snapshot.proof.as_ref().map(|proof| ProofBody {
+                at: text::rfc3339(proof.at),
+                result: proof.result.clone(),
+            }),
             parent: manifest.parent.map(|id| id.to_string()),
             figures: (&manifest.figures).into(),
             program: manifest.program.clone(),

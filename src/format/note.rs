@@ -84,6 +84,16 @@ pub struct RepoFigures {
     pub records: u64,
 }
 
+impl Proof {
+    /// What the result of a proof begins with that everything passed.
+    pub const OK: &'static str = "ok";
+
+    /// Returns whether everything was as it should be.
+    pub fn passed(&self) -> bool {
+        self.result.starts_with(Proof::OK)
+    }
+}
+
 impl Note {
     /// Returns the bytes of the note.
     pub fn encode(&self) -> Vec<u8> {

@@ -5,6 +5,7 @@ mod budget;
 pub mod check;
 pub mod demo;
 pub mod inspect;
+pub mod notes;
 pub mod restore;
 mod scatter;
 pub mod snapshots;

@@ -9,6 +9,8 @@ use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::manifest::Manifest;
+use crate::format::note::HoldUntil;
+use crate::format::note::Proof;
 use crate::id::SnapshotId;
 use crate::id::hex;
 use crate::repo::Repo;
@@ -34,6 +36,10 @@ pub struct Snapshot {
     pub manifest: Manifest,
     /// Names given by people, at the backup or later, sorted.
     pub tags: Vec<String>,
+    /// Until when it may not be removed.
+    pub hold: Option<HoldUntil>,
+    /// When it was last restored and checked, and what came out.
+    pub proof: Option<Proof>,
 }
 
 /// Returns the state of the repository and its snapshots, oldest first.
@@ -56,6 +62,8 @@ pub fn list(cx: &Context, repo: &Repo) -> Result<(Arc<State>, Vec<Snapshot>)> {
             id: *id,
             manifest,
             tags,
+            hold: state.notes.holds.get(id).copied(),
+            proof: state.notes.proofs.get(id).cloned(),
         });
     }
     snapshots.sort_by_key(age_order);
@@ -355,6 +363,8 @@ mod tests {
                 ..Manifest::default()
             },
             tags: tags.iter().map(|tag| tag.to_string()).collect(),
+            hold: None,
+            proof: None,
         }
     }
 

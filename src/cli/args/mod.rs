@@ -45,8 +45,9 @@ Put STATEKEEP_REPO=/mnt/backups into the environment to leave out -r.";
 
 const CODES: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 finished with warnings · 4 damage found ·
-10 no repository · 11 busy · 12 wrong key · 13 not found · 14 confirmation needed · 16 no space ·
-17 store unreachable · 18 format newer than this program · 130/143 interrupted, state safe";
+10 no repository · 11 busy · 12 wrong key · 13 not found · 14 confirmation needed ·
+15 application running · 16 no space · 17 store unreachable ·
+18 format newer than this program · 130/143 interrupted, state safe";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

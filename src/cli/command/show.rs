@@ -14,6 +14,7 @@ use crate::format::database::DatabaseRecord;
 use crate::format::database::Engine;
 use crate::format::database::Method;
 use crate::format::database::Verdict;
+use crate::format::note::HoldUntil;
 use crate::ops::inspect;
 use crate::ops::snapshots::Snapshot;
 use crate::repo::chunks::Chunks;
@@ -82,6 +83,14 @@ fn details(snapshot: &Snapshot, now: Timestamp, zone: &TimeZone) -> Vec<String> 
         let tags: Vec<String> = snapshot.tags.iter().map(|tag| text::safe(tag)).collect();
         lines.push(format!("tags      {}", tags.join(", ")));
     }
+    lines.extend(snapshot.hold.map(|hold| match hold {
+        HoldUntil::Released => "held      until it is released".to_string(),
+        HoldUntil::Time(time) => format!("held      until {}", text::local_with_zone(time, zone)),
+    }));
+    lines.extend(snapshot.proof.as_ref().map(|proof| {
+        let at = text::local_with_zone(proof.at, zone);
+        format!("proven    {}, {at}", text::safe(&proof.result))
+    }));
     lines.push(format!(
         "content   {} in {} and {}",
         text::size(figures.total_bytes),
@@ -197,6 +206,8 @@ mod tests {
                 ..Manifest::default()
             },
             tags: Vec::new(),
+            hold: None,
+            proof: None,
         };
         let record = DatabaseRecord {
             path: b"data/app.db".to_vec(),

@@ -107,12 +107,12 @@ fn what(snapshot: &Snapshot) -> String {
 
 fn note(snapshot: &Snapshot) -> String {
     let partial = snapshot.manifest.partial.then_some("partial".to_string());
+    let held = snapshot.hold.map(|_| "held".to_string());
+    let proven = snapshot.proof.as_ref();
+    let proven = proven.map(|proof| format!("proven: {}", text::safe(&proof.result)));
     let tags = snapshot.tags.iter().map(|tag| text::safe(tag));
-    partial
-        .into_iter()
-        .chain(tags)
-        .collect::<Vec<_>>()
-        .join(", ")
+    let said = partial.into_iter().chain(held).chain(proven);
+    said.chain(tags).collect::<Vec<_>>().join(", ")
 }
 
 fn sum(count: u64, total_bytes: u64, stored_bytes: u64) -> String {
@@ -159,6 +159,8 @@ mod tests {
                 ..Manifest::default()
             },
             tags: vec!["weekly".into()],
+            hold: None,
+            proof: None,
         }
     }
 

@@ -47,6 +47,7 @@ use crate::ops::backup::run::Base;
 use crate::ops::backup::run::Run;
 use crate::ops::backup::source::Source;
 use crate::ops::backup::unfinished::Unfinished;
+use crate::ops::notes;
 use crate::repo::Repo;
 use crate::repo::log::Draft;
 use crate::repo::log::Outcome;
@@ -227,7 +228,7 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
                 }
                 state = now;
             }
-            Outcome::Unsettled => return Err(unsettled(repo)),
+            Outcome::Unsettled => return Err(notes::unsettled(repo)),
         }
     }
     Err(Error::Busy {
@@ -249,17 +250,6 @@ fn report(
         warnings,
         packs,
         databases,
-    }
-}
-
-fn unsettled(repo: &Repo) -> Error {
-    Error::Store {
-        action: "append to",
-        object: "the log".to_string(),
-        reason: format!(
-            "{} keeps failing; the snapshot may or may not be saved, `list` will tell",
-            repo.store().location()
-        ),
     }
 }
 
