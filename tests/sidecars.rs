@@ -289,3 +289,42 @@ fn logs_with_long_names_make_way() {
 
     assert_eq!(names(temp.path()), [name]);
 }
+
+/// A write-ahead log is part of a captured database, and the file alone keeps size and time while
+/// commits go to the log: it only looks like the database that was captured.
+#[test]
+fn a_database_whose_commits_were_in_its_log_is_not_taken_for_restored() {
+    let repo = BenchRepo::new();
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("db");
+    leave_wal(&path);
+    let file_alone = fs::read(&path).unwrap();
+    let merged = temp.path().join("merged");
+    copy(&path, &merged, &["", "-wal"]);
+    let db = Connection::open(&merged).unwrap();
+    db.execute_batch("vacuum").unwrap();
+    drop(db);
+    let mut bytes = fs::read(&merged).unwrap();
+    fs::remove_file(&merged).unwrap();
+    // What was captured has the length of the file here: SQLite keeps room for its rows.
+    bytes.resize(bytes.len().max(file_alone.len()), 0);
+    fs::write(
+        &path,
+        [&file_alone[..], &vec![0; bytes.len() - file_alone.len()]].concat(),
+    )
+    .unwrap();
+    let manifest = repo.snapshot(vec![dir(""), captured(&repo, "db", &bytes)]);
+    let options = overwriting(temp.path());
+    let wanted = repo.entry(&captured(&repo, "db", &bytes)).modified;
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(wanted.seconds as u64);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(at + std::time::Duration::from_nanos(wanted.nanoseconds.into()))
+        .unwrap();
+
+    let planned = plan(&repo, &manifest, &options);
+    let report = run(&repo, &manifest, &options).unwrap();
+
+    assert_eq!((planned.replace.count, report.files), (1, 1));
+    assert_eq!(names(temp.path()), ["db"]);
+    assert!(fs::read(&path).unwrap() == bytes);
+}

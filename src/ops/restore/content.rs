@@ -82,7 +82,7 @@ fn write_bundle(
     let mut due = Vec::with_capacity(files.len());
     for (entry, place) in files {
         match run.target.compare(&entry) {
-            Ok(state) if run.is_done(state) && !run.compares_content() => {
+            Ok(state) if run.is_done(state) && !run.compares_content(&entry.kind) => {
                 run.count(|report| report.equal += 1);
                 run.progress(1, 0);
             }
@@ -90,8 +90,9 @@ fn write_bundle(
             Err(error) => run.fail(&entry.path, error)?,
         }
     }
-    let is_needed = |(_, place, state): &(Entry, Place, State)| {
-        place.size_bytes > 0 && (*state != State::Attributes || run.compares_content())
+    let is_needed = |(entry, place, state): &(Entry, Place, State)| {
+        let is_compared = run.compares_content(&entry.kind);
+        place.size_bytes > 0 && (*state != State::Attributes || is_compared)
     };
     let _share = run.budget.take(BUNDLE_BYTES_MAX);
     let bundle = match due.iter().any(is_needed) {
@@ -107,7 +108,7 @@ fn write_bundle(
             (Err(error), _) => Err(again(error)),
         };
         let done = match state {
-            State::Attributes | State::Xattrs if !run.compares_content() => {
+            State::Attributes | State::Xattrs if !run.compares_content(&entry.kind) => {
                 set_attributes(run, &entry)
             }
             _ => content.and_then(|content| write_small(run, &entry, content, state)),
@@ -122,7 +123,7 @@ fn write_bundle(
 }
 
 fn write_small(run: &Run<'_>, entry: &Entry, content: &[u8], state: State) -> Result<()> {
-    if has_content(state) && run.compares_content() {
+    if has_content(state) && run.compares_content(&entry.kind) {
         let now = run.target.jail.read_file(&entry.path)?;
         if now.is_some_and(|now| compare::reads_as(&now, 0, content)) {
             return settle(run, entry, state);

@@ -77,7 +77,7 @@ fn try_stream<'r>(
     inspect::check_layout(&stream)?;
     let state = run.target.compare(&entry)?;
     if content::has_content(state)
-        && (!run.compares_content()
+        && (!run.compares_content(&entry.kind)
             || compare::stream_matches(run.chunks, scratch, run.target, &entry)?)
     {
         content::settle(run, &entry, state)?;

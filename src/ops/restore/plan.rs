@@ -13,7 +13,6 @@ use crate::format::tree::TreeRoot;
 use crate::format::tree::path_order;
 use crate::ops::Tally;
 use crate::ops::inspect;
-use crate::ops::restore::Compare;
 use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::apply::below_lost;
@@ -225,7 +224,7 @@ impl Planner<'_> {
             };
             let state = match (step, state) {
                 (Step::Wanted(index), State::Equal | State::Attributes | State::Xattrs)
-                    if self.options.compare == Compare::Content
+                    if run::compares_content(self.options, &entry.kind)
                         && !self.same_content(selected, *index)? =>
                 {
                     State::Different

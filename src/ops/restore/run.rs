@@ -6,6 +6,7 @@ use crate::disk::jail;
 use crate::disk::node::Problem;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::tree::Kind;
 use crate::format::tree::TreeRoot;
 use crate::ops::budget::Budget;
 use crate::ops::restore::Compare;
@@ -13,6 +14,7 @@ use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::RestoreReport;
 use crate::ops::restore::select::Only;
+use crate::ops::restore::sidecars;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::Target;
 use crate::repo::chunks::Chunks;
@@ -139,8 +141,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn compares_content(&self) -> bool {
-        self.options.compare == Compare::Content
+    pub(super) fn compares_content(&self, kind: &Kind) -> bool {
+        compares_content(self.options, kind)
     }
 
     /// Returns what was done, or what stopped it.
@@ -151,6 +153,11 @@ impl<'a> Run<'a> {
             None => Ok(into_inner(self.report)),
         }
     }
+}
+
+/// Returns whether the bytes of a file decide whether it is as it was.
+pub(super) fn compares_content(options: &RestoreOptions, kind: &Kind) -> bool {
+    options.compare == Compare::Content || sidecars::is_database(kind)
 }
 
 /// Returns whether an error would meet every other entry too.

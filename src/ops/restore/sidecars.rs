@@ -29,7 +29,8 @@ pub(super) struct Stale {
     pub bytes: u64,
 }
 
-/// Returns whether a file is a database that has all it needs in itself.
+/// Returns whether a file is a database that has all it needs in itself. Size and time say nothing
+/// about one in the target: commits in a log changed neither, and a capture has them in the file.
 pub(super) fn is_database(kind: &Kind) -> bool {
     let Kind::File {
         content: Content::Stream(stream),
