@@ -9,6 +9,7 @@
 //! link or symlink planted in the tree can lead a write elsewhere.
 
 mod aside;
+mod exchange;
 
 use crate::context::Random;
 use crate::context::SystemRandom;

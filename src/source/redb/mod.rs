@@ -10,6 +10,7 @@
 //! the tree of each persistent savepoint lead to, at its place; zeroes elsewhere; the commit in
 //! both slots. Opening it, redb rebuilds the allocator. Only durable commits are in the file.
 
+mod check;
 mod hold;
 mod layout;
 mod load;
@@ -20,6 +21,8 @@ mod spool;
 mod tracked;
 mod walk;
 
+pub use check::check_integrity;
+pub use check::prove;
 pub use hold::Hold;
 pub use layout::MAGIC;
 pub use pages::Pages;

@@ -1,6 +1,8 @@
 //! Asks SQLite whether captured bytes are a sound database.
 
+use super::Depth;
 use super::handle::Memory;
+use rusqlite::Connection;
 
 /// What SQLite says about an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +27,26 @@ pub fn quick_check(mut image: Vec<u8>) -> Health {
     if let Some(versions) = image.get_mut(FORMAT_VERSIONS) {
         versions.fill(1);
     }
-    let result = Memory::open(image).and_then(|memory| {
-        let connection = memory.connection();
-        // The schema is data like the rest: nothing it names may have side effects.
-        connection.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")?;
-        // Rows that break a constraint are for the application to judge, and its expressions are
-        // for it to compute: whoever may write a database could have them take for ever.
-        connection.execute_batch("PRAGMA ignore_check_constraints=ON")?;
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
-    });
+    match Memory::open(image) {
+        Ok(memory) => health(memory.connection(), Depth::Quick),
+        Err(error) => Health::Unknown(error.to_string()),
+    }
+}
+
+/// Asks about the database of a connection.
+pub(super) fn health(connection: &Connection, depth: Depth) -> Health {
+    let sql = match depth {
+        Depth::Quick => "PRAGMA quick_check(1)",
+        Depth::Full => "PRAGMA integrity_check(1)",
+    };
+    // The schema is data like the rest: nothing it names may have side effects. Rows that break a
+    // constraint are for the application to judge, and its expressions are for it to compute:
+    // whoever may write a database could have them take for ever.
+    let settings = "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;
+        PRAGMA ignore_check_constraints=ON";
+    let result = connection
+        .execute_batch(settings)
+        .and_then(|()| connection.query_row(sql, [], |row| row.get::<_, String>(0)));
     match result {
         Ok(line) if line == "ok" => Health::Sound,
         Ok(line) => Health::Damaged(line),
