@@ -39,10 +39,12 @@ use statekeep::format::list::Stream;
 use statekeep::format::list::StreamKind;
 use statekeep::format::manifest::Figures;
 use statekeep::format::manifest::Manifest;
+use statekeep::format::manifest::Rules;
 use statekeep::format::note::HoldUntil;
 use statekeep::format::note::Lost;
 use statekeep::format::note::Note;
 use statekeep::format::note::Proof;
+use statekeep::format::note::Replaced;
 use statekeep::format::note::RepoFigures;
 use statekeep::format::pack;
 use statekeep::format::pack::ChunkKind;
@@ -600,6 +602,12 @@ fn manifest() -> Manifest {
         profile: "homecore".into(),
         root_path: b"/opt/homecore".to_vec(),
         included: vec![b"rules".to_vec(), b"data".to_vec()],
+        rules: Rules {
+            exclude: vec!["*.tmp".into()],
+            secrets: vec![".env".into()],
+            one_file_system: true,
+            skip_cache_dirs: true,
+        },
         partial: true,
         tree: TreeRoot {
             id: ChunkId([7; 32]),
@@ -673,7 +681,7 @@ fn checkpoint() -> State {
     state
 }
 
-fn notes() -> [(&'static str, Note); 10] {
+fn notes() -> [(&'static str, Note); 11] {
     let lost = Lost {
         packs: [PackId([2; 32])].into(),
         chunks: [ChunkId([3; 32]), ChunkId([4; 32])].into(),
@@ -698,6 +706,17 @@ fn notes() -> [(&'static str, Note); 10] {
         ("note-damage", Note::Damage(lost.clone())),
         ("note-healed", Note::Healed(lost)),
         ("note-figures", Note::Figures(figures)),
+        (
+            "note-replaced",
+            Note::Replaced(
+                SNAPSHOT,
+                Replaced {
+                    at: Timestamp(6),
+                    by: SnapshotId([5; 32]),
+                    only: vec!["/data/*.db".into(), "ü".into()],
+                },
+            ),
+        ),
         (
             "note-unknown",
             Note::Unknown(1000, b"from the future".to_vec()),

@@ -27,6 +27,8 @@ pub struct Manifest {
     pub root_path: Vec<u8>,
     /// What below the root was asked for; empty means all of it.
     pub included: Vec<Vec<u8>>,
+    /// What was left out, and what was kept apart.
+    pub rules: Rules,
     /// Whether everything asked for is in it (I8).
     pub partial: bool,
     /// The tree of files.
@@ -41,6 +43,30 @@ pub struct Manifest {
     pub tags: Vec<String>,
     /// The program that wrote it.
     pub program: String,
+}
+
+/// The rules of a backup: whoever makes another one of the same place needs them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Patterns of what was left out.
+    pub exclude: Vec<String>,
+    /// Patterns of what is never compressed together with others.
+    pub secrets: Vec<String>,
+    /// Whether other file systems below the root were left out.
+    pub one_file_system: bool,
+    /// Whether directories marked by a `CACHEDIR.TAG` were left out.
+    pub skip_cache_dirs: bool,
+}
+
+const ONE_FILE_SYSTEM: u64 = 1;
+const SKIP_CACHE_DIRS: u64 = 2;
+
+impl Rules {
+    fn flags(&self) -> u64 {
+        let one_file_system = u64::from(self.one_file_system) * ONE_FILE_SYSTEM;
+        let skip_cache_dirs = u64::from(self.skip_cache_dirs) * SKIP_CACHE_DIRS;
+        one_file_system | skip_cache_dirs
+    }
 }
 
 /// What a backup counted.
@@ -94,6 +120,15 @@ impl Manifest {
             // Odd: whoever does not know of this chunk must not collect garbage.
             wire::put_field(&mut out, 25, databases.as_bytes());
         }
+        for pattern in &self.rules.exclude {
+            wire::put_field(&mut out, 28, pattern.as_bytes());
+        }
+        for pattern in &self.rules.secrets {
+            wire::put_field(&mut out, 30, pattern.as_bytes());
+        }
+        if self.rules.flags() != 0 {
+            wire::put_number_field(&mut out, 32, self.rules.flags());
+        }
         out
     }
 
@@ -120,6 +155,13 @@ impl Manifest {
                 20 => manifest.program = wire::text(field)?,
                 22 => manifest.figures = Figures::decode(field)?,
                 25 => manifest.databases = Some(ChunkId(wire::array(field)?)),
+                28 => manifest.rules.exclude.push(wire::text(field)?),
+                30 => manifest.rules.secrets.push(wire::text(field)?),
+                32 => {
+                    let flags = wire::number(field)?;
+                    manifest.rules.one_file_system = flags & ONE_FILE_SYSTEM != 0;
+                    manifest.rules.skip_cache_dirs = flags & SKIP_CACHE_DIRS != 0;
+                }
                 other => wire::unknown_field(other)?,
             }
         }
@@ -198,6 +240,12 @@ mod tests {
             host: "nas1".into(),
             root_path: b"/opt/homecore".to_vec(),
             included: vec![b"rules".to_vec()],
+            rules: Rules {
+                exclude: vec!["*.tmp".into(), "/models/**".into()],
+                secrets: vec![".env".into()],
+                one_file_system: false,
+                skip_cache_dirs: true,
+            },
             partial: true,
             tree: TreeRoot {
                 id: ChunkId([7; 32]),

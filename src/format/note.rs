@@ -22,6 +22,7 @@ const PROOF: u64 = 10;
 const DAMAGE: u64 = 13;
 const HEALED: u64 = 15;
 const FIGURES: u64 = 16;
+const REPLACED: u64 = 24;
 
 /// One remark.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +43,8 @@ pub enum Note {
     Healed(Lost),
     /// What was counted over the whole repository.
     Figures(RepoFigures),
+    /// The snapshot holds what a restore in place replaced.
+    Replaced(SnapshotId, Replaced),
     /// A kind from the future that may be ignored.
     Unknown(u64, Vec<u8>),
 }
@@ -62,6 +65,17 @@ pub struct Proof {
     pub at: Timestamp,
     /// What came out, as text for people.
     pub result: String,
+}
+
+/// A restore in place, as the snapshot that was made right before it says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Replaced {
+    /// When it began.
+    pub at: Timestamp,
+    /// The snapshot that was restored.
+    pub by: SnapshotId,
+    /// Patterns of what was restored; none for everything.
+    pub only: Vec<String>,
 }
 
 /// What was found to be unreadable.
@@ -133,6 +147,14 @@ impl Note {
                 wire::put_varint(&mut out, figures.unneeded_bytes);
                 wire::put_varint(&mut out, figures.records);
             }
+            Note::Replaced(id, replaced) => {
+                put_head(&mut out, REPLACED, id);
+                out.extend_from_slice(&replaced.at.0.to_le_bytes());
+                out.extend_from_slice(replaced.by.as_bytes());
+                for pattern in &replaced.only {
+                    wire::put_bytes(&mut out, pattern.as_bytes());
+                }
+            }
             Note::Unknown(kind, body) => {
                 wire::put_varint(&mut out, *kind);
                 out.extend_from_slice(body);
@@ -172,6 +194,16 @@ impl Note {
                 };
                 // Numbers may be appended later; this program has no use for them.
                 return Ok(Note::Figures(figures));
+            }
+            REPLACED => {
+                let id = SnapshotId(reader.array()?);
+                let at = take_time(&mut reader)?;
+                let by = SnapshotId(reader.array()?);
+                let mut only = Vec::new();
+                while !reader.is_empty() {
+                    only.push(wire::text(reader.bytes()?)?);
+                }
+                Note::Replaced(id, Replaced { at, by, only })
             }
             other if other.is_multiple_of(2) => {
                 return Ok(Note::Unknown(other, reader.rest().to_vec()));
@@ -224,6 +256,8 @@ pub struct Notes {
     pub proofs: BTreeMap<SnapshotId, Proof>,
     /// What is lost at present.
     pub lost: Lost,
+    /// What snapshots made right before a restore in place say about it.
+    pub replaced: BTreeMap<SnapshotId, Replaced>,
     /// The last figures.
     pub figures: Option<RepoFigures>,
     /// Kinds from the future, in order, for whoever understands them.
@@ -258,6 +292,9 @@ impl Notes {
                 self.lost.chunks.retain(|id| !lost.chunks.contains(id));
             }
             Note::Figures(figures) => self.figures = Some(figures),
+            Note::Replaced(id, replaced) => {
+                self.replaced.insert(id, replaced);
+            }
             Note::Unknown(kind, body) => self.unknown.push((kind, body)),
         }
     }
@@ -267,6 +304,7 @@ impl Notes {
         self.tags.retain(|(id, _), _| id != gone);
         self.holds.remove(gone);
         self.proofs.remove(gone);
+        self.replaced.remove(gone);
     }
 
     /// Returns the shortest list of notes with the same sum.
@@ -288,6 +326,8 @@ impl Notes {
             notes.push(Note::Damage(self.lost.clone()));
         }
         notes.extend(self.figures.map(Note::Figures));
+        let replaced = self.replaced.iter();
+        notes.extend(replaced.map(|(id, r)| Note::Replaced(*id, r.clone())));
         let unknown = self.unknown.iter();
         notes.extend(unknown.map(|(kind, body)| Note::Unknown(*kind, body.clone())));
         notes
@@ -339,6 +379,14 @@ mod tests {
                 unneeded_bytes: 8,
                 records: 9,
             }),
+            Note::Replaced(
+                id,
+                Replaced {
+                    at: Timestamp(6),
+                    by: SnapshotId([5; 32]),
+                    only: vec!["/data/*.db".into(), "ü".into()],
+                },
+            ),
             Note::Unknown(1000, b"from the future".to_vec()),
         ]
     }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::format::note::HoldUntil;
 use crate::format::note::Proof;
+use crate::format::note::Replaced;
 use crate::id::SnapshotId;
 use crate::id::hex;
 use crate::repo::Repo;
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub hold: Option<HoldUntil>,
     /// When it was last restored and checked, and what came out.
     pub proof: Option<Proof>,
+    /// What it was made for, if it was made right before a restore in place.
+    pub replaced: Option<Replaced>,
 }
 
 /// Returns the state of the repository and its snapshots, oldest first.
@@ -64,6 +67,7 @@ pub fn list(cx: &Context, repo: &Repo) -> Result<(Arc<State>, Vec<Snapshot>)> {
             tags,
             hold: state.notes.holds.get(id).copied(),
             proof: state.notes.proofs.get(id).cloned(),
+            replaced: state.notes.replaced.get(id).cloned(),
         });
     }
     snapshots.sort_by_key(age_order);
@@ -365,6 +369,7 @@ mod tests {
             tags: tags.iter().map(|tag| tag.to_string()).collect(),
             hold: None,
             proof: None,
+            replaced: None,
         }
     }
 

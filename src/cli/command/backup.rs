@@ -81,6 +81,7 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
             CutsArg::Content => DatabaseCuts::Content,
         },
         tags: args.tag,
+        replaced: None,
         dry_run: session.global.dry_run,
         holders: Vec::new(),
     })

@@ -208,6 +208,7 @@ mod tests {
             tags: Vec::new(),
             hold: None,
             proof: None,
+            replaced: None,
         };
         let record = DatabaseRecord {
             path: b"data/app.db".to_vec(),

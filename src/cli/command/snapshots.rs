@@ -161,6 +161,7 @@ mod tests {
             tags: vec!["weekly".into()],
             hold: None,
             proof: None,
+            replaced: None,
         }
     }
 

@@ -36,7 +36,10 @@ use crate::format::entry::AddedSnapshot;
 use crate::format::entry::PackBytes;
 use crate::format::manifest::Figures;
 use crate::format::manifest::Manifest;
+use crate::format::manifest::Rules;
+use crate::format::note::HoldUntil;
 use crate::format::note::Note;
+use crate::format::note::Replaced;
 use crate::format::tree::Entry;
 use crate::format::tree::Kind;
 use crate::id::PackId;
@@ -86,6 +89,8 @@ pub struct BackupOptions {
     pub database_cuts: DatabaseCuts,
     /// Names for the snapshot.
     pub tags: Vec<String>,
+    /// What it is made for, if it is made right before a restore in place: it is held.
+    pub replaced: Option<Replaced>,
     /// Whether to say what would be done, and do nothing.
     pub dry_run: bool,
     /// redb databases that this very process has open, each with the handle it has. The pages are
@@ -287,6 +292,12 @@ fn manifest(
         profile: options.profile.clone(),
         root_path: source.root_bytes().to_vec(),
         included: source.included().to_vec(),
+        rules: Rules {
+            exclude: options.exclude.clone(),
+            secrets: options.secrets.clone(),
+            one_file_system: options.one_file_system,
+            skip_cache_dirs: options.skip_cache_dirs,
+        },
         partial: figures.warnings > 0,
         tree: run.tree,
         databases: run.databases.records_id,
@@ -319,6 +330,13 @@ fn draft(
     };
     let tag = |name: &String| Note::Tag(added.id, name.clone());
     draft.change.notes = options.tags.iter().map(tag).collect();
+    if let Some(replaced) = &options.replaced {
+        // Order: in the same entry, so that nobody can remove it before it is held.
+        draft.change.notes.extend([
+            Note::Hold(added.id, HoldUntil::Released),
+            Note::Replaced(added.id, replaced.clone()),
+        ]);
+    }
     draft.change.add_snapshots = vec![added];
     draft.change.add_packs = own_packs
         .iter()
