@@ -443,7 +443,11 @@ fn with_json_every_failure_is_one_final_error_object_and_nothing_else() {
         (&["backup", "--json"], "usage", 2),
         (&["backup", "--json", "--tag", "a:b", "/tmp"], "usage", 2),
         (&["restore", "latest", "--json"], "usage", 2),
-        (&["restore", "latest", "--in-place", "--json"], "usage", 2),
+        (
+            &["restore", "latest", "--in-place", "--json"],
+            "not-found",
+            13,
+        ),
         (&["cat", "latest:x", "--json"], "usage", 2),
         (&["man", "--json"], "usage", 2),
         (&["init", "--json"], "repo-exists", 1),

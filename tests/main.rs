@@ -20,6 +20,7 @@ mod gate;
 mod golden;
 mod heap;
 mod hostile;
+mod in_place;
 mod jail;
 mod kill;
 mod live;

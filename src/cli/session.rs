@@ -241,6 +241,16 @@ impl Session {
 
     /// Goes on only if somebody confirmed.
     pub(super) fn confirm(&self, question: &str) -> Outcome<()> {
+        self.confirm_with(|terminal| terminal.ask_yes(&self.cx, question))
+    }
+
+    /// Goes on only if somebody typed what is concerned.
+    pub(super) fn confirm_by_name(&self, name: &str) -> Outcome<()> {
+        let question = format!("Type {} to go on: ", text::safe(name));
+        self.confirm_with(|terminal| terminal.ask_word(&self.cx, &question, name))
+    }
+
+    fn confirm_with(&self, ask: impl FnOnce(&Terminal) -> Result<bool>) -> Outcome<()> {
         if self.global.yes {
             return Ok(());
         }
@@ -260,7 +270,7 @@ impl Session {
             None => Err(needed("this needs to be confirmed; nothing was changed")),
             Some(terminal) => {
                 self.output.flush()?;
-                match terminal.ask_yes(&self.cx, question)? {
+                match ask(&terminal)? {
                     true => Ok(()),
                     false => Err(needed("not confirmed; nothing was changed")),
                 }

@@ -59,6 +59,12 @@ impl Terminal {
         Ok(matches!(&answer[..], b"y" | b"yes"))
     }
 
+    /// Asks for a word; anything else is a no.
+    pub(super) fn ask_word(&self, cx: &Context, question: &str, word: &str) -> Result<bool> {
+        let answer = self.read_line(cx, question, Echo::Shown)?;
+        Ok(answer.trim_ascii() == word.as_bytes())
+    }
+
     fn read_line(&self, cx: &Context, question: &str, echo: Echo) -> Result<Zeroizing<Vec<u8>>> {
         let mode = KeyMode::set(&self.tty).map_err(Error::io("set up", TTY))?;
         let say = |text: &str| {

@@ -48,6 +48,12 @@ use std::sync::atomic::Ordering;
 /// What temporary names start with; after a crash they may be left over.
 pub const TEMP_PREFIX: &str = ".statekeep-";
 
+/// The directory in a root that holds what is about to take the place of what is there. No walk
+/// lists one.
+pub const STAGE_NAME: &str = ".statekeep-restore";
+/// The file in it that is there while names change hands.
+pub const JOURNAL_NAME: &str = "journal";
+
 const CACHED_DIRS_MAX: usize = 32;
 
 /// What to do about a node that has the name already. A directory that is not empty is never

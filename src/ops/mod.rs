@@ -3,7 +3,9 @@
 pub mod backup;
 mod budget;
 pub mod check;
+pub mod command;
 pub mod demo;
+pub mod in_place;
 pub mod inspect;
 pub mod notes;
 pub mod restore;

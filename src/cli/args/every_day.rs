@@ -75,13 +75,27 @@ pub(in crate::cli) struct RestoreArgs {
     /// Into this directory, which takes the place of the snapshot's root
     #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
     pub to: Option<PathBuf>,
-    /// Back where it came from (not possible yet)
-    #[arg(long, hide = true)]
+    /// Back where it came from: stops if the application runs, keeps a snapshot to undo it
+    #[arg(long)]
     pub in_place: bool,
     /// Only what matches this pattern
     #[arg(long, value_name = "GLOB")]
     pub only: Vec<String>,
+    /// Only this database, by its path or name
+    #[arg(long, value_name = "NAME")]
+    pub db: Vec<String>,
     /// Replace what differs; what the snapshot lacks stays
-    #[arg(long)]
+    #[arg(long, conflicts_with = "in_place")]
     pub overwrite: bool,
+    /// In place: remove what the snapshot lacks
+    #[arg(long, requires = "in_place")]
+    pub delete: bool,
+}
+
+/// `undo`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UndoArgs {
+    /// Where the restore was [default: wherever the last one was]
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
 }

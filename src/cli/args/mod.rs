@@ -14,6 +14,7 @@ pub(super) use every_day::CutsArg;
 pub(super) use every_day::ListArgs;
 pub(super) use every_day::RestoreArgs;
 pub(super) use every_day::ShowArgs;
+pub(super) use every_day::UndoArgs;
 pub(super) use key::KeyAddArgs;
 pub(super) use key::KeyArgs;
 pub(super) use key::KeyCommand;
@@ -157,8 +158,11 @@ Examples:
 Examples:
   statekeep restore latest --to ./app              show what would be done, and ask
   statekeep restore latest --to ./app --confirm    do it
-  statekeep restore 7c41:config --to ./old --confirm")]
+  statekeep restore 7c41:config --to ./old --confirm
+  statekeep restore '2 hours ago' --in-place       show what would be replaced, and ask")]
     Restore(RestoreArgs),
+    /// Put back what the last restore in place replaced
+    Undo(UndoArgs),
     /// List files in a snapshot
     #[command(before_long_help = "\
 Examples:

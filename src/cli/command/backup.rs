@@ -66,6 +66,7 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
     let paths = args.paths.iter().map(|path| environment::absolute(path));
     Ok(BackupOptions {
         paths: paths.collect::<Outcome<_>>()?,
+        root: None,
         profile: String::new(),
         host: args.host.unwrap_or_else(environment::host_name),
         exclude: args.exclude,

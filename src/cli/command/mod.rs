@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod demo;
 mod files;
+mod in_place;
 mod init;
 mod key;
 pub(super) mod meta;
@@ -30,7 +31,9 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Backup(args) => backup::run(session, args),
         Command::List(args) => snapshots::list(session, &args),
         Command::Show(args) => show::run(session, &args),
-        Command::Restore(args) => restore::run(session, args),
+        Command::Restore(args) if args.in_place => in_place::run(session, &args),
+        Command::Restore(args) => restore::run(session, &args),
+        Command::Undo(args) => in_place::undo(session, &args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
         Command::Check(args) => check::run(session, &args),

@@ -11,6 +11,7 @@ use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::ops::Tally;
+use crate::ops::inspect;
 use crate::ops::restore;
 use crate::ops::restore::Replace;
 use crate::ops::restore::RestoreOptions;
@@ -20,14 +21,15 @@ use crate::ops::snapshots::Snapshot;
 use crate::ops::snapshots::split_path;
 use crate::repo::chunks::Chunks;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Paths named of each kind.
-const EXAMPLES: usize = 5;
+pub(super) const EXAMPLES: usize = 5;
 
 #[derive(Serialize)]
-struct PlanBody {
+pub(super) struct PlanBody {
     create_files: u64,
     replace_files: u64,
     update_files: u64,
@@ -54,7 +56,7 @@ struct Summary {
 }
 
 #[derive(Serialize)]
-struct DoneBody {
+pub(super) struct DoneBody {
     files: u64,
     others: u64,
     equal_files: u64,
@@ -65,14 +67,17 @@ struct DoneBody {
 }
 
 /// Restores.
-pub(super) fn run(session: &Session, args: RestoreArgs) -> Outcome<u8> {
+pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let (reference, path) = split_path(args.reference.as_bytes());
-    let options = options(&args, path)?;
+    let mut options = options(args, path)?;
     session.start("restore")?;
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
     let chunks = Chunks::open(&repo, &state.packs)?;
+    options
+        .only
+        .extend(database_patterns(args, &chunks, snapshot)?);
     let plan = restore::plan(&session.cx, &chunks, &snapshot.manifest, &options)?;
     chunks.save_index();
     session.reporter.finish();
@@ -111,27 +116,69 @@ pub(super) fn run(session: &Session, args: RestoreArgs) -> Outcome<u8> {
 }
 
 fn options(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<RestoreOptions> {
-    if args.in_place {
-        return Err(Failure::usage("restoring in place is not possible yet")
-            .hint("restore into another directory: --to DIR"));
-    }
     let Some(to) = &args.to else {
-        return Err(Failure::usage("no place to restore to is given").hint("--to DIR"));
+        return Err(Failure::usage("no place to restore to is given")
+            .hint("--to DIR, or --in-place to where it came from"));
     };
     let mut options = RestoreOptions::new(absolute(to)?);
-    options.only.clone_from(&args.only);
+    options.only = patterns(args, path)?;
     if args.overwrite {
         options.replace = Replace::Changed;
     }
+    Ok(options)
+}
+
+/// Returns the patterns of what is asked for, of one path or of `--only`.
+pub(super) fn patterns(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<Vec<String>> {
     match path {
-        None | Some(b"") => {}
+        None | Some(b"") => Ok(args.only.clone()),
         Some(_) if !args.only.is_empty() => {
             let message = "a path behind the snapshot and --only contradict each other";
-            return Err(Failure::usage(message).hint("give one of them"));
+            Err(Failure::usage(message).hint("give one of them"))
         }
-        Some(path) => options.only.push(exactly(path)?),
+        Some(path) => Ok(vec![exactly(path)?]),
     }
-    Ok(options)
+}
+
+/// Returns the patterns of the databases that are asked for.
+pub(super) fn database_patterns(
+    args: &RestoreArgs,
+    chunks: &Chunks<'_>,
+    snapshot: &Snapshot,
+) -> Outcome<Vec<String>> {
+    let mut patterns = Vec::new();
+    for name in &args.db {
+        patterns.push(exactly(&database(chunks, snapshot, name)?)?);
+    }
+    Ok(patterns)
+}
+
+/// Returns the path of the database that is meant by its path, its file name, or that without the
+/// end.
+fn database(chunks: &Chunks<'_>, snapshot: &Snapshot, name: &str) -> Outcome<Vec<u8>> {
+    let records = inspect::databases(chunks, &snapshot.manifest)?;
+    let paths = records.into_iter().map(|record| record.path);
+    let is_meant = |path: &Vec<u8>| {
+        let path = Path::new(OsStr::from_bytes(path));
+        let names = [Some(path.as_os_str()), path.file_name(), path.file_stem()];
+        names.contains(&Some(OsStr::new(name)))
+    };
+    let (meant, others): (Vec<Vec<u8>>, Vec<Vec<u8>>) = paths.partition(is_meant);
+    let list = |paths: &[Vec<u8>]| {
+        let paths: Vec<String> = paths.iter().map(|path| text::path(path)).collect();
+        paths.join(", ")
+    };
+    match &meant[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(
+            Failure::new("not-found", 13, format!("no database {name:?} is in it"))
+                .hint(format!("it has: {}", list(&others))),
+        ),
+        several => {
+            let message = format!("{name:?} could be {}", list(several));
+            Err(Failure::new("ambiguous", 2, message).hint("give the whole path"))
+        }
+    }
 }
 
 /// Returns the pattern that matches this path and nothing else.
@@ -160,7 +207,7 @@ fn exit_code(plan: &RestorePlan, report: &RestoreReport) -> u8 {
     }
 }
 
-fn plan_lines(
+pub(super) fn plan_lines(
     session: &Session,
     snapshot: &Snapshot,
     target: &Path,
@@ -195,7 +242,7 @@ fn plan_lines(
     lines
 }
 
-fn tally(lines: &mut Vec<String>, name: &str, tally: &Tally, examples: usize) {
+pub(super) fn tally(lines: &mut Vec<String>, name: &str, tally: &Tally, examples: usize) {
     if tally.count == 0 {
         return;
     }
@@ -258,7 +305,7 @@ fn tell(
     Ok(())
 }
 
-fn plan_body(plan: &RestorePlan) -> PlanBody {
+pub(super) fn plan_body(plan: &RestorePlan) -> PlanBody {
     PlanBody {
         create_files: plan.create.count,
         replace_files: plan.replace.count,
@@ -273,7 +320,7 @@ fn plan_body(plan: &RestorePlan) -> PlanBody {
     }
 }
 
-fn done_body(report: &RestoreReport) -> DoneBody {
+pub(super) fn done_body(report: &RestoreReport) -> DoneBody {
     DoneBody {
         files: report.files,
         others: report.others,

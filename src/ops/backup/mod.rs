@@ -71,6 +71,8 @@ const ATTEMPTS_MAX: usize = 10;
 pub struct BackupOptions {
     /// Files and directories; what is stored is relative to what they have in common.
     pub paths: Vec<PathBuf>,
+    /// What stored paths are relative to, if not what the paths have in common.
+    pub root: Option<PathBuf>,
     /// The profile; empty for paths given by hand.
     pub profile: String,
     /// The machine.

@@ -204,6 +204,7 @@ fn scan(
         _ => None,
     };
     let mut totals = Totals::default();
+    totals.warnings.extend(source.problem());
     let tree = parent.map(|(_, manifest)| &manifest.tree);
     // Without fingerprints everything is read, and what is lost is stored again.
     let old_seen = seen_path.as_deref().filter(|_| trust == Trust::Parent);

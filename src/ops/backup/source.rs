@@ -1,12 +1,15 @@
 //! What is backed up: the paths asked for, as one root and what is included below it.
 
 use crate::disk::beneath;
+use crate::disk::jail::JOURNAL_NAME;
+use crate::disk::jail::STAGE_NAME;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ops::backup::BackupOptions;
 use crate::source::files::CacheDirs;
 use crate::source::files::FileSystems;
 use crate::source::files::Kind;
+use crate::source::files::Problem;
 use crate::source::files::Rules;
 use crate::source::files::Tree;
 use crate::source::files::Walk;
@@ -46,7 +49,10 @@ impl Source {
             let reason = "there is nothing to back up: name a path".to_string();
             return Err(Error::Refused { reason });
         };
-        let mut root = first.clone();
+        let mut root = match &options.root {
+            Some(root) => root.canonicalize().map_err(Error::io("find", root))?,
+            None => first.clone(),
+        };
         while !paths.iter().all(|path| path.starts_with(&root)) || !root.is_dir() {
             root.pop();
         }
@@ -81,6 +87,15 @@ impl Source {
             secrets,
             options: walk,
         })
+    }
+
+    /// Returns what is wrong with the source as a whole: a restore in place that was interrupted
+    /// left neither its old state nor its new one (I8).
+    pub(super) fn problem(&self) -> Option<Problem> {
+        let journal = self.root.join(STAGE_NAME).join(JOURNAL_NAME);
+        let message = "a restore in place was interrupted here: run it again to finish it";
+        let is_there = journal.symlink_metadata().is_ok();
+        is_there.then(|| Problem::new(b"", "unfinished-restore", message.to_string()))
     }
 
     pub(super) fn root_bytes(&self) -> &[u8] {

@@ -35,6 +35,7 @@ use crate::repo::chunks::Scratch;
 use crate::repo::tree::LeafAt;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::path::Path;
 use std::thread;
 
 /// Jobs that wait, for each thread.
@@ -73,6 +74,35 @@ pub fn apply(
     Ok(report)
 }
 
+/// Returns whether what is below a directory looks like an entry that is no hard link.
+pub(in crate::ops) fn looks_like(root: &Path, entry: &Entry) -> Result<bool> {
+    let state = Target::open(root)?.compare(entry)?;
+    Ok(matches!(
+        state,
+        State::Equal | State::Attributes | State::Xattrs
+    ))
+}
+
+/// Writes the files that differ from those below a directory to the target, which is empty, and
+/// nothing else: they are complete and durable there before the first takes the place of another.
+pub fn stage(
+    cx: &Context,
+    chunks: &Chunks<'_>,
+    manifest: &Manifest,
+    options: &RestoreOptions,
+    below: &Path,
+) -> Result<RestoreReport> {
+    let only = Only::parse(&options.only)?;
+    let target = Target::open(&options.target)?;
+    let against = Target::open(below)?;
+    let mut run = Run::begin(cx, chunks, options, &target, &manifest.tree, &only);
+    run.against = Some(&against);
+    execute(&run, true);
+    let report = run.finish()?;
+    target.jail.sync()?;
+    Ok(report)
+}
+
 /// Walks and writes. Whatever stops it is kept in the run.
 fn execute<'r>(run: &'r Run<'r>, is_new: bool) {
     let mut walker = Walker {
@@ -93,7 +123,7 @@ fn execute<'r>(run: &'r Run<'r>, is_new: bool) {
         }
         queue.close();
     });
-    if run.check().is_ok() {
+    if run.check().is_ok() && run.against.is_none() {
         let _ = walker.links().and_then(|()| walker.directories());
     }
 }
@@ -201,6 +231,7 @@ impl<'r> Walker<'r> {
                     bundles[place.bundle].push((entry.clone(), place));
                 }
                 (Kind::File { .. }, None) => queue.push(Job::Stream(Box::new(entry.clone()))),
+                _ if self.run.against.is_some() => {}
                 _ => queue.push(Job::Node(Box::new(entry.clone()))),
             }
         }

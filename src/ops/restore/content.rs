@@ -81,7 +81,7 @@ fn write_bundle(
 ) -> Result<()> {
     let mut due = Vec::with_capacity(files.len());
     for (entry, place) in files {
-        match run.target.compare(&entry) {
+        match run.state(&entry) {
             Ok(state) if run.is_done(state) && !run.compares_content(&entry.kind) => {
                 run.count(|report| report.equal += 1);
                 run.progress(1, 0);
@@ -124,7 +124,7 @@ fn write_bundle(
 
 fn write_small(run: &Run<'_>, entry: &Entry, content: &[u8], state: State) -> Result<()> {
     if has_content(state) && run.compares_content(&entry.kind) {
-        let now = run.target.jail.read_file(&entry.path)?;
+        let now = run.compared().jail.read_file(&entry.path)?;
         if now.is_some_and(|now| compare::reads_as(&now, 0, content)) {
             return settle(run, entry, state);
         }
@@ -151,7 +151,7 @@ pub(super) fn write_alone<'r>(
 }
 
 fn make_node(run: &Run<'_>, entry: &Entry) -> Result<()> {
-    let state = run.target.compare(entry)?;
+    let state = run.state(entry)?;
     run.progress(1, 0);
     if run.is_done(state) {
         run.count(|report| report.equal += 1);
@@ -201,7 +201,7 @@ pub(super) fn publish(
 
 /// Deals with a file whose content is right.
 pub(super) fn settle(run: &Run<'_>, entry: &Entry, state: State) -> Result<()> {
-    if sidecars::is_database(&entry.kind) {
+    if sidecars::is_database(&entry.kind) && run.against.is_none() {
         sidecars::set_aside(run, &entry.path)?.discard()?;
     }
     if run.is_done(state) {

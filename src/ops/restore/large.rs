@@ -75,10 +75,10 @@ fn try_stream<'r>(
         return Ok(None);
     };
     inspect::check_layout(&stream)?;
-    let state = run.target.compare(&entry)?;
+    let state = run.state(&entry)?;
     if content::has_content(state)
         && (!run.compares_content(&entry.kind)
-            || compare::stream_matches(run.chunks, scratch, run.target, &entry)?)
+            || compare::stream_matches(run.chunks, scratch, run.compared(), &entry)?)
     {
         content::settle(run, &entry, state)?;
         return Ok(None);

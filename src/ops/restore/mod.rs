@@ -13,11 +13,14 @@ mod large;
 mod plan;
 mod queue;
 mod run;
-mod select;
+pub(super) mod select;
 mod sidecars;
+pub(super) mod surplus;
 mod target;
 
 pub use apply::apply;
+pub(super) use apply::looks_like;
+pub use apply::stage;
 pub use plan::RestorePlan;
 pub use plan::plan;
 

@@ -10,7 +10,6 @@ use crate::format::manifest::Manifest;
 use crate::format::tree::Entry;
 use crate::format::tree::Kind;
 use crate::format::tree::TreeRoot;
-use crate::format::tree::path_order;
 use crate::ops::Tally;
 use crate::ops::inspect;
 use crate::ops::restore::Replace;
@@ -24,19 +23,14 @@ use crate::ops::restore::select::SelectedLeaf;
 use crate::ops::restore::select::Selection;
 use crate::ops::restore::select::Step;
 use crate::ops::restore::sidecars;
+use crate::ops::restore::surplus;
 use crate::ops::restore::target;
 use crate::ops::restore::target::State;
 use crate::ops::restore::target::Target;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::tree::LeafAt;
-use crate::repo::tree::Leaves;
-use crate::source::files::CacheDirs;
-use crate::source::files::FileSystems;
-use crate::source::files::Rules;
 use crate::source::files::Walk;
-use crate::source::files::WalkOptions;
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
@@ -177,7 +171,7 @@ pub fn plan(
         check_any(&plan, options)?;
     }
     if let Some(target) = &target {
-        find_kept(cx, chunks, manifest, target, &mut plan)?;
+        count_kept(cx, chunks, manifest, target, &mut plan)?;
     }
     Ok(plan)
 }
@@ -340,7 +334,7 @@ impl Planner<'_> {
         if !target.stat(path)?.is_some_and(|stat| stat.is_dir()) {
             return Ok(false);
         }
-        let mut walk = Walk::open(target.tree(), everything(vec![path.to_vec()]))?;
+        let mut walk = Walk::open(target.tree(), surplus::everything(vec![path.to_vec()]))?;
         let below = |item: &Result<_, _>| match item {
             Ok(crate::source::files::Item { path: found, .. }) => {
                 found.len() > path.len() && beneath::is_within(found, path)
@@ -351,49 +345,19 @@ impl Planner<'_> {
     }
 }
 
-/// Counts what is in the target and not in the snapshot: both are walked in the same order.
-fn find_kept(
+/// Counts what is in the target and not in the snapshot.
+fn count_kept(
     cx: &Context,
     chunks: &Chunks<'_>,
     manifest: &Manifest,
     target: &Target,
     plan: &mut RestorePlan,
 ) -> Result<()> {
-    let mut scratch = Scratch::default();
-    let mut leaves = Leaves::begin(chunks, &manifest.tree);
-    let mut entries: std::vec::IntoIter<Entry> = Vec::new().into_iter();
-    let mut ahead: Option<Entry> = None;
-    let mut ended = false;
-    for item in Walk::open(target.tree(), everything(Vec::new()))? {
-        cx.check()?;
-        // What cannot be looked at is in nobody's way.
-        let Ok(item) = item else { continue };
-        loop {
-            if let Some(entry) = &ahead
-                && path_order(&entry.path, &item.path) != Ordering::Less
-            {
-                break;
-            }
-            ahead = entries.next();
-            if ahead.is_none() {
-                if ended {
-                    break;
-                }
-                match leaves.next(&mut scratch) {
-                    Ok(Some(at)) => entries = at.leaf.entries.into_iter(),
-                    Ok(None) => ended = true,
-                    Err(error) if run::is_fatal(&error) => return Err(error),
-                    Err(_) => {}
-                }
-                leaves.inner.clear();
-                scratch.touched.clear();
-            }
-        }
-        if ahead.as_ref().is_some_and(|entry| entry.path == item.path) || item.path.is_empty() {
-            continue;
-        }
+    let everywhere = surplus::everything(Vec::new());
+    let tree = target.tree();
+    surplus::visit(cx, chunks, manifest, tree, everywhere, &mut |item| {
         if plan.logs.contains(&item.path) {
-            continue;
+            return;
         }
         if target::is_leftover(&item.path) && plan.leftovers.len() < LEFTOVERS_MAX {
             plan.leftovers.push(item.path);
@@ -402,17 +366,8 @@ fn find_kept(
             let bytes = if is_file { item.stat.size_bytes } else { 0 };
             plan.kept.add(&item.path, bytes);
         }
-    }
+    })?;
     Ok(())
-}
-
-fn everything(include: Vec<Vec<u8>>) -> WalkOptions {
-    WalkOptions {
-        include,
-        exclude: Rules::default(),
-        cache_dirs: CacheDirs::Enter,
-        file_systems: FileSystems::All,
-    }
 }
 
 /// Returns what is free where the target is or will be.

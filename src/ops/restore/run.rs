@@ -6,6 +6,7 @@ use crate::disk::jail;
 use crate::disk::node::Problem;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::tree::Entry;
 use crate::format::tree::Kind;
 use crate::format::tree::TreeRoot;
 use crate::ops::budget::Budget;
@@ -34,6 +35,8 @@ pub(super) struct Run<'a> {
     pub chunks: &'a Chunks<'a>,
     pub options: &'a RestoreOptions,
     pub target: &'a Target,
+    /// What is compared with, if that is not the target: see `stage`.
+    pub against: Option<&'a Target>,
     pub root: &'a TreeRoot,
     pub only: &'a Only,
     pub budget: Budget,
@@ -55,6 +58,7 @@ impl<'a> Run<'a> {
             chunks,
             options,
             target,
+            against: None,
             root,
             only,
             budget: Budget::new(HELD_BYTES_MAX),
@@ -121,6 +125,21 @@ impl<'a> Run<'a> {
     /// Says that so many bytes are written.
     pub(super) fn progress(&self, files: u64, bytes: u64) {
         self.cx.progress.event(Event::Done { files, bytes });
+    }
+
+    /// Returns what tells whether an entry is there already.
+    pub(super) fn compared(&self) -> &'a Target {
+        self.against.unwrap_or(self.target)
+    }
+
+    /// Returns how an entry that is no hard link compares with what is there.
+    pub(super) fn state(&self, entry: &Entry) -> Result<State> {
+        let state = self.compared().compare(entry)?;
+        Ok(match (self.against, state) {
+            // What is staged takes the place of a file as a whole.
+            (Some(_), State::Attributes | State::Xattrs) => State::Different,
+            (_, state) => state,
+        })
     }
 
     /// Returns whether a node in this state is left as it is.

@@ -21,13 +21,13 @@ use crate::source::files::Rules;
 
 /// What was asked for.
 #[derive(Debug)]
-pub(super) struct Only {
+pub(in crate::ops) struct Only {
     /// `None` for everything.
     rules: Option<Rules>,
 }
 
 impl Only {
-    pub(super) fn parse(patterns: &[String]) -> Result<Only> {
+    pub(in crate::ops) fn parse(patterns: &[String]) -> Result<Only> {
         let rules = match patterns.is_empty() {
             true => None,
             false => Some(Rules::parse(patterns).map_err(|error| match error {
@@ -45,7 +45,7 @@ impl Only {
     }
 
     /// Returns whether an entry is to be restored for its own sake or for a directory above it.
-    pub(super) fn wants(&self, path: &[u8], kind: &Kind) -> bool {
+    pub(in crate::ops) fn wants(&self, path: &[u8], kind: &Kind) -> bool {
         let Some(rules) = &self.rules else {
             return true;
         };

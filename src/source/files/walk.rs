@@ -8,6 +8,7 @@
 //! and one that was closed meanwhile is used again only if it is the same one.
 
 use crate::disk::beneath;
+use crate::disk::jail::STAGE_NAME;
 use crate::disk::node::Kind;
 use crate::disk::node::Problem;
 use crate::disk::node::Stat;
@@ -321,6 +322,8 @@ impl Names {
             match entry {
                 Ok(entry) => match entry.file_name().to_bytes() {
                     b"." | b".." => {}
+                    // What a restore is about to put in place is no content of anybody.
+                    name if name == STAGE_NAME.as_bytes() => {}
                     name => self.push(name),
                 },
                 Err(Errno::INTR) => {}

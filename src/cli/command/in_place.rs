@@ -1,0 +1,328 @@
+//! `restore --in-place` and `undo`: what the plan shows is done once somebody named the place.
+
+use crate::cli::args::RestoreArgs;
+use crate::cli::args::UndoArgs;
+use crate::cli::command::DAMAGE;
+use crate::cli::command::DONE;
+use crate::cli::command::WARNINGS;
+use crate::cli::command::restore;
+use crate::cli::environment;
+use crate::cli::failure::Failure;
+use crate::cli::failure::Outcome;
+use crate::cli::json;
+use crate::cli::session::Session;
+use crate::cli::text;
+use crate::ops::in_place;
+use crate::ops::in_place::InPlaceOptions;
+use crate::ops::in_place::InPlacePlan;
+use crate::ops::in_place::InPlaceReport;
+use crate::ops::in_place::Surplus;
+use crate::ops::snapshots::Snapshot;
+use crate::ops::snapshots::split_path;
+use crate::repo::Repo;
+use crate::repo::chunks::Chunks;
+use serde::Serialize;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Processes named.
+const USERS_SHOWN: usize = 5;
+
+#[derive(Serialize)]
+struct Summary {
+    op: &'static str,
+    status: &'static str,
+    dry_run: bool,
+    snapshot: String,
+    target: json::PathField,
+    plan: restore::PlanBody,
+    surplus_files: u64,
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<DoneBody>,
+    exit: u8,
+}
+
+#[derive(Serialize)]
+struct DoneBody {
+    #[serde(flatten)]
+    restored: restore::DoneBody,
+    removed_files: u64,
+    checked_databases: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    safety_snapshot: Option<String>,
+    aftermath: Vec<String>,
+}
+
+/// One restore in place, as it was asked for.
+struct Request<'s> {
+    op: &'static str,
+    snapshot: &'s Snapshot,
+    options: InPlaceOptions,
+}
+
+/// Restores to where a snapshot came from.
+pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
+    session.start("restore")?;
+    let (reference, path) = split_path(args.reference.as_bytes());
+    let repo = session.open_repo()?;
+    let (state, snapshots) = session.snapshots(&repo)?;
+    let snapshot = session.resolve(&snapshots, reference)?;
+    let chunks = Chunks::open(&repo, &state.packs)?;
+    let mut only = restore::patterns(args, path)?;
+    only.extend(restore::database_patterns(args, &chunks, snapshot)?);
+    let options = InPlaceOptions {
+        root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
+        only,
+        surplus: match args.delete {
+            true => Surplus::Removed,
+            false => Surplus::Kept,
+        },
+        host: environment::host_name(),
+        ..InPlaceOptions::default()
+    };
+    let request = Request {
+        op: "restore",
+        snapshot,
+        options,
+    };
+    go(session, &repo, &chunks, &request)
+}
+
+/// Puts back what the last restore in place replaced.
+pub(super) fn undo(session: &Session, args: &UndoArgs) -> Outcome<u8> {
+    session.start("undo")?;
+    let repo = session.open_repo()?;
+    let (state, snapshots) = session.snapshots(&repo)?;
+    let host = environment::host_name();
+    let root = args
+        .path
+        .as_deref()
+        .map(environment::absolute)
+        .transpose()?;
+    let root = root.as_ref().map(|root| root.as_os_str().as_bytes());
+    let (snapshot, replaced) = in_place::last_replaced(&snapshots, &host, root)
+        .map_err(|error| Failure::from(error).hint(session.command_hint("list")))?;
+    let chunks = Chunks::open(&repo, &state.packs)?;
+    let options = InPlaceOptions {
+        root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
+        only: replaced.only.clone(),
+        surplus: Surplus::Removed,
+        host,
+        ..InPlaceOptions::default()
+    };
+    let request = Request {
+        op: "undo",
+        snapshot,
+        options,
+    };
+    go(session, &repo, &chunks, &request)
+}
+
+fn go(session: &Session, repo: &Repo, chunks: &Chunks<'_>, request: &Request<'_>) -> Outcome<u8> {
+    let Request {
+        snapshot, options, ..
+    } = request;
+    let plan = in_place::plan(&session.cx, chunks, snapshot, options)?;
+    chunks.save_index();
+    session.reporter.finish();
+    if !session.output.is_json() && (!session.output.is_quiet || !session.global.yes) {
+        for line in plan_lines(session, request, &plan) {
+            session.output.line(line)?;
+        }
+    }
+    if session.global.dry_run {
+        tell(session, request, &plan, None)?;
+        return Ok(DONE);
+    }
+    refuse(options, &plan)?;
+    session.confirm_by_name(&name(snapshot))?;
+    let report = in_place::apply(&session.cx, repo, chunks, snapshot, options)?;
+    session.reporter.finish();
+    let restored = &report.restored;
+    for warning in restored
+        .warnings
+        .sample
+        .iter()
+        .chain(&restored.failures.sample)
+    {
+        let (code, path, message) = (warning.code, &warning.path, &warning.message);
+        session.reporter.warn(code, path, message);
+    }
+    for message in &report.aftermath {
+        session.reporter.warn("aftermath", b"", message);
+    }
+    tell(session, request, &plan, Some(&report))?;
+    Ok(exit_code(&report))
+}
+
+/// Returns what has to be typed: the profile, or the last part of the path.
+fn name(snapshot: &Snapshot) -> String {
+    let manifest = &snapshot.manifest;
+    match manifest.profile.is_empty() {
+        false => manifest.profile.clone(),
+        true => {
+            let root = Path::new(OsStr::from_bytes(&manifest.root_path));
+            root.file_name()
+                .map_or("/".into(), |name| name.to_string_lossy().into_owned())
+        }
+    }
+}
+
+/// Refuses what cannot work before anybody is asked.
+fn refuse(options: &InPlaceOptions, plan: &InPlacePlan) -> Outcome<()> {
+    let root = options.root.display();
+    if plan.restore.conflicts.count > 0 {
+        let number = text::count(plan.restore.conflicts.count, "path", "paths");
+        let message = format!("{number} in {root} cannot be replaced: directories are in the way");
+        return Err(Failure::new("refused", 2, message).hint("move them away, and try again"));
+    }
+    if !plan.restore.has_room() {
+        let needed = text::size(plan.restore.write_bytes);
+        let free = text::size(plan.restore.free_bytes);
+        let message = format!("{needed} are written beside what is there, and {free} are free");
+        return Err(Failure::new("no-space", 16, message).hint(format!(
+            "free space on the file system of {root}, or restore part with --only"
+        )));
+    }
+    if plan.is_running() && options.application.stop.is_none() {
+        let who = plan.users.iter().find(|user| user.is_database);
+        let who = who.map_or("its own command says so".to_string(), |user| {
+            let path = text::path(&user.path);
+            format!(
+                "{} (process {}) has {path} open",
+                text::safe(&user.name),
+                user.pid
+            )
+        });
+        let message = format!("the application in {root} is running: {who}");
+        return Err(Failure::new("app-running", 15, message)
+            .hint("stop it, and try again; --to DIR restores beside it at any time"));
+    }
+    Ok(())
+}
+
+fn exit_code(report: &InPlaceReport) -> u8 {
+    let restored = &report.restored;
+    match (
+        restored.failures.count,
+        restored.warnings.count,
+        report.aftermath.len(),
+    ) {
+        (0, 0, 0) => DONE,
+        (0, _, _) => WARNINGS,
+        _ => DAMAGE,
+    }
+}
+
+fn plan_lines(session: &Session, request: &Request<'_>, plan: &InPlacePlan) -> Vec<String> {
+    let Request {
+        op,
+        snapshot,
+        options,
+    } = request;
+    let mut lines = restore::plan_lines(session, snapshot, &options.root, &plan.restore);
+    if let Some(replaced) = snapshot.replaced.as_ref().filter(|_| *op == "undo") {
+        let at = text::local_with_zone(replaced.at, &session.zone);
+        lines.insert(
+            1,
+            format!("  undoes    the restore of {} on {at}", replaced.by.short()),
+        );
+    }
+    if snapshot.manifest.host != options.host {
+        let host = text::safe(&snapshot.manifest.host);
+        lines.push(format!(
+            "  ATTENTION this snapshot is of another machine, {host}"
+        ));
+    }
+    if let Some(unfinished) = &plan.unfinished {
+        let id = unfinished.short();
+        lines.push(format!(
+            "  first     the restore of {id} that was interrupted is finished"
+        ));
+    }
+    restore::tally(&mut lines, "DELETE", &plan.removes, restore::EXAMPLES);
+    for change in &plan.schemas {
+        lines.push(format!(
+            "  schema    {} is at version {} now, and at {} in the snapshot",
+            text::path(&change.path),
+            change.now,
+            change.then
+        ));
+    }
+    for user in plan.users.iter().take(USERS_SHOWN) {
+        let mark = if user.is_database { "RUNNING" } else { "open" };
+        let (name, path) = (text::safe(&user.name), text::path(&user.path));
+        lines.push(format!(
+            "  {mark:<9} {name} (process {}) has {path}",
+            user.pid
+        ));
+    }
+    lines.push("  safety    what is there now becomes a snapshot first; undo puts it back".into());
+    lines
+}
+
+fn tell(
+    session: &Session,
+    request: &Request<'_>,
+    plan: &InPlacePlan,
+    report: Option<&InPlaceReport>,
+) -> Outcome<()> {
+    let output = &session.output;
+    let exit = report.map_or(DONE, exit_code);
+    let safety = |report: &InPlaceReport| report.safety.map(|id| id.to_string());
+    if output.is_json() {
+        let root = request.options.root.as_os_str().as_bytes();
+        let summary = Summary {
+            op: request.op,
+            status: match exit {
+                DONE => "ok",
+                DAMAGE => "damaged",
+                _ => "partial",
+            },
+            dry_run: report.is_none(),
+            snapshot: request.snapshot.id.to_string(),
+            target: json::PathField::new(root),
+            plan: restore::plan_body(&plan.restore),
+            surplus_files: plan.removes.count,
+            running: plan.is_running(),
+            unfinished: plan.unfinished.map(|id| id.to_string()),
+            done: report.map(|report| DoneBody {
+                restored: restore::done_body(&report.restored),
+                removed_files: report.removed,
+                checked_databases: report.checked_databases,
+                safety_snapshot: safety(report),
+                aftermath: report.aftermath.clone(),
+            }),
+            exit,
+        };
+        output.json(&json::document("summary", summary))?;
+        return Ok(());
+    }
+    let Some(report) = report else {
+        output.line("Nothing was changed (dry run).")?;
+        return Ok(());
+    };
+    if output.is_quiet {
+        return Ok(());
+    }
+    output.line(format!(
+        "Restored {} ({}) in {}, {} checked first",
+        text::count(report.restored.files, "file", "files"),
+        text::size(report.restored.bytes),
+        text::duration(report.restored.duration_ms),
+        text::count(report.checked_databases, "database", "databases"),
+    ))?;
+    if let Some(id) = report.safety {
+        output.line(format!(
+            "What was there is snapshot {} (held). Put it back: {}",
+            id.short(),
+            session.command_hint("undo")
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The snapshot of what is there before a restore in place: made, durable, read back and held
+//! before anything is touched.
+
+use crate::context::Context;
+use crate::context::Event;
+use crate::disk::jail::STAGE_NAME;
+use crate::disk::node::Problem;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::format::note::Replaced;
+use crate::format::pack::ChunkKind;
+use crate::format::tree::Content;
+use crate::format::tree::Kind;
+use crate::format::tree::TreeRoot;
+use crate::id::SnapshotId;
+use crate::ops::backup;
+use crate::ops::backup::BackupOptions;
+use crate::ops::backup::FreePages;
+use crate::ops::inspect;
+use crate::ops::restore::select::Only;
+use crate::repo::Repo;
+use crate::repo::chunks::Chunks;
+use crate::repo::chunks::Scratch;
+use crate::repo::stream::Pieces;
+use crate::repo::tree::LeafAt;
+use crate::repo::tree::Leaves;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The tag of these snapshots.
+pub const SAFETY_TAG: &str = "pre-restore";
+
+/// What is there now, saved.
+pub(super) struct Safety<'r> {
+    pub id: SnapshotId,
+    pub manifest: Manifest,
+    pub chunks: Chunks<'r>,
+    /// What could not be saved as it should be.
+    pub warnings: Vec<Problem>,
+}
+
+/// Saves what the backups of this place save, `None` if nothing of it is there.
+pub(super) fn take<'r>(
+    cx: &Context,
+    repo: &'r Repo,
+    root: &Path,
+    like: &Manifest,
+    host: &str,
+    replaced: Option<Replaced>,
+) -> Result<Option<Safety<'r>>> {
+    let root = match root.canonicalize() {
+        Ok(root) => root,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("find", root)(error)),
+    };
+    let listed = std::fs::read_dir(&root).map_err(Error::io("list", &root))?;
+    if listed
+        .flatten()
+        .all(|entry| entry.file_name() == STAGE_NAME)
+    {
+        return Ok(None);
+    }
+    let included = like.included.iter().map(|path| OsStr::from_bytes(path));
+    let mut paths: Vec<_> = included.map(|path| root.join(path)).collect();
+    if like.included.is_empty() {
+        paths.push(root.clone());
+    }
+    paths.retain(|path| path.symlink_metadata().is_ok());
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let options = BackupOptions {
+        paths,
+        root: Some(root),
+        profile: like.profile.clone(),
+        host: host.to_string(),
+        exclude: like.rules.exclude.clone(),
+        secrets: like.rules.secrets.clone(),
+        one_file_system: like.rules.one_file_system,
+        skip_cache_dirs: like.rules.skip_cache_dirs,
+        free_pages: FreePages::Exact,
+        tags: vec![SAFETY_TAG.to_string()],
+        replaced,
+        ..BackupOptions::default()
+    };
+    let report = backup::backup(cx, repo, &options)?;
+    let id = report.snapshot.ok_or_else(|| Error::Refused {
+        reason: "what is there now was not saved".to_string(),
+    })?;
+    let state = repo.read_state(cx)?;
+    let chunks = Chunks::open(repo, &state.packs)?;
+    Ok(Some(Safety {
+        id,
+        manifest: report.manifest,
+        chunks,
+        warnings: report.warnings,
+    }))
+}
+
+/// Reads back every chunk of what is wanted of a snapshot; each is verified as it is read (I3).
+pub(super) fn read_back(
+    cx: &Context,
+    chunks: &Chunks<'_>,
+    root: &TreeRoot,
+    only: &Only,
+) -> Result<()> {
+    cx.progress.event(Event::Phase("verify"));
+    let mut scratch = Scratch::default();
+    let mut leaves = Leaves::begin(chunks, root);
+    while let Some(LeafAt { leaf, .. }) = leaves.next(&mut scratch)? {
+        leaves.inner.clear();
+        let mut bundles: Vec<usize> = Vec::new();
+        for (entry, place) in leaf.entries.iter().zip(leaf.places()) {
+            cx.check()?;
+            if !only.wants(&entry.path, &entry.kind) {
+                continue;
+            }
+            match (&entry.kind, place) {
+                (_, Some(place)) if place.size_bytes > 0 => bundles.push(place.bundle),
+                (
+                    Kind::File {
+                        size_bytes,
+                        content: Content::Stream(stream),
+                    },
+                    _,
+                ) => {
+                    let mut pieces = Pieces::begin(chunks, stream, *size_bytes);
+                    while let Some(piece) = pieces.next(&mut scratch)? {
+                        pieces.nodes.clear();
+                        if piece.id != crate::format::list::HOLE {
+                            let plain = chunks.read(&mut scratch, ChunkKind::Data, &piece.id)?;
+                            inspect::recycle(&mut scratch, plain);
+                        }
+                        let bytes = piece.plain_bytes;
+                        cx.progress.event(Event::Done { files: 0, bytes });
+                        cx.check()?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        bundles.dedup();
+        for bundle in bundles {
+            let plain = chunks.read(&mut scratch, ChunkKind::Data, &leaf.bundles[bundle].id)?;
+            inspect::recycle(&mut scratch, plain);
+        }
+        scratch.touched.clear();
+    }
+    Ok(())
+}
