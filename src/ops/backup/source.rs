@@ -68,6 +68,7 @@ impl Source {
         }
         let walk = WalkOptions {
             include: included.clone(),
+            patterns: None,
             exclude: Rules::parse(&options.exclude)?,
             cache_dirs: match options.skip_cache_dirs {
                 true => CacheDirs::Skip,

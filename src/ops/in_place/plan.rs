@@ -135,6 +135,7 @@ pub(super) fn surplus(
     let rules = &manifest.rules;
     let walk = WalkOptions {
         include: manifest.included.clone(),
+        patterns: None,
         exclude: Rules::parse(&rules.exclude)?,
         cache_dirs: match rules.skip_cache_dirs {
             true => CacheDirs::Skip,

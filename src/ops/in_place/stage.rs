@@ -172,6 +172,7 @@ fn staged_files(root: &Path, new_dir: &Path) -> Result<Vec<Staged>> {
     let tree = Tree::open(new_dir)?;
     let walk = WalkOptions {
         include: Vec::new(),
+        patterns: None,
         exclude: Rules::default(),
         cache_dirs: CacheDirs::Enter,
         file_systems: FileSystems::All,

@@ -84,6 +84,7 @@ impl Entries<'_> {
 pub(super) fn everything(include: Vec<Vec<u8>>) -> WalkOptions {
     WalkOptions {
         include,
+        patterns: None,
         exclude: Rules::default(),
         cache_dirs: CacheDirs::Enter,
         file_systems: FileSystems::All,

@@ -6,6 +6,7 @@
 //! Invariant: below the root no symlink is followed and only regular files and directories are
 //! opened for reading.
 
+mod patterns;
 mod reader;
 mod rules;
 mod walk;
@@ -15,6 +16,8 @@ pub use crate::disk::node::Kind;
 pub use crate::disk::node::Problem;
 pub use crate::disk::node::Stat;
 pub use crate::disk::node::Xattrs;
+pub use patterns::Fit;
+pub use patterns::Patterns;
 pub use reader::FileReader;
 pub use rules::Rules;
 pub use walk::CacheDirs;

@@ -14,6 +14,8 @@ use crate::disk::node::Problem;
 use crate::disk::node::Stat;
 use crate::error::Error;
 use crate::error::Result;
+use crate::source::files::Fit;
+use crate::source::files::Patterns;
 use crate::source::files::Rules;
 use crate::source::files::Tree;
 use rustix::fd::AsFd;
@@ -62,6 +64,9 @@ pub struct WalkOptions {
     /// Paths to start from; everything if there are none. They and the directories above them are
     /// listed whatever the rules say.
     pub include: Vec<Vec<u8>>,
+    /// What to take if there are no paths to start from; everything without. Other directories
+    /// than those on the way are not opened.
+    pub patterns: Option<Patterns>,
     pub exclude: Rules,
     pub cache_dirs: CacheDirs,
     pub file_systems: FileSystems,
@@ -94,6 +99,18 @@ enum Scope {
     Whole { device: Option<u64> },
     /// What leads to included paths.
     Part,
+    /// What fits the patterns, on this device or on all.
+    Way { device: Option<u64> },
+}
+
+impl Scope {
+    /// Returns the device to stay on.
+    fn device(self) -> Option<u64> {
+        match self {
+            Scope::Whole { device } | Scope::Way { device } => device,
+            Scope::Part => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -134,7 +151,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the names of the directory that was listed last.
-    fn enter(&mut self, mut scope: Scope) -> Result<(), Problem> {
+    fn enter(&mut self, scope: Scope) -> Result<(), Problem> {
         let error = |errno| Problem::read(&self.path, "open the directory", errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let parent = self.levels.last().and_then(|level| level.dir.as_ref());
@@ -148,8 +165,8 @@ impl<'a> Walk<'a> {
         };
         let dir = opened.map_err(error)?;
         let stat = beneath::fstat(&dir).map_err(error)?;
-        if let Scope::Whole { device: Some(own) } = &mut scope
-            && *own != stat.device
+        if let Some(own) = scope.device()
+            && own != stat.device
         {
             // Mounted between the look and the opening.
             return Ok(());
@@ -160,11 +177,11 @@ impl<'a> Walk<'a> {
                 self.included_names(&mut names);
                 Ok(())
             }
-            Scope::Whole { .. } => names.read(&dir, &mut self.dirents),
+            Scope::Whole { .. } | Scope::Way { .. } => names.read(&dir, &mut self.dirents),
         };
         names.sort();
         if self.options.cache_dirs == CacheDirs::Skip
-            && matches!(scope, Scope::Whole { .. })
+            && scope != Scope::Part
             && names.find(CACHE_TAG)
             && is_cache(&dir)
         {
@@ -205,22 +222,33 @@ impl<'a> Walk<'a> {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
+        let is_way = matches!(above, Scope::Way { .. });
+        if is_way && fit(&self.options, &self.path, Kind::Directory) == Fit::Nothing {
+            return None;
+        }
         let dir = level.dir.as_ref()?;
         let stat = match beneath::lstat(dir, name) {
             Ok(stat) => stat,
             Err(errno) => return Some(Err(self.problem("read", errno))),
         };
         let scope = match above {
-            Scope::Whole { .. } if self.options.exclude.exclude(&self.path, stat.kind) => {
+            Scope::Whole { .. } | Scope::Way { .. }
+                if self.options.exclude.exclude(&self.path, stat.kind) =>
+            {
                 return None;
             }
             Scope::Whole { .. } => above,
+            Scope::Way { device } => match fit(&self.options, &self.path, stat.kind) {
+                Fit::Whole => Scope::Whole { device },
+                Fit::Way => above,
+                Fit::Nothing => return None,
+            },
             Scope::Part => self.scope(&stat),
         };
         if scope == Scope::Part && !stat.is_dir() {
             return Some(Err(self.problem("enter", Errno::NOTDIR)));
         }
-        let is_mount = matches!(scope, Scope::Whole { device: Some(own) } if own != stat.device);
+        let is_mount = scope.device().is_some_and(|own| own != stat.device);
         if stat.is_dir() && !is_mount {
             self.next = Next::Enter(scope);
         }
@@ -230,11 +258,16 @@ impl<'a> Walk<'a> {
     /// Returns how much of the current path is to be listed, if not all of its parent is.
     fn scope(&self, stat: &Stat) -> Scope {
         let include = &self.options.include;
+        let device = (self.options.file_systems == FileSystems::One).then_some(stat.device);
         let mut above = include.iter();
-        match include.is_empty() || above.any(|top| beneath::is_within(&self.path, top)) {
-            true => Scope::Whole {
-                device: (self.options.file_systems == FileSystems::One).then_some(stat.device),
-            },
+        match include.is_empty() {
+            true if fit(&self.options, &self.path, stat.kind) == Fit::Whole => {
+                Scope::Whole { device }
+            }
+            true => Scope::Way { device },
+            false if above.any(|top| beneath::is_within(&self.path, top)) => {
+                Scope::Whole { device }
+            }
             false => Scope::Part,
         }
     }
@@ -282,6 +315,13 @@ impl Iterator for Walk<'_> {
                 return Some(found);
             }
         }
+    }
+}
+
+fn fit(options: &WalkOptions, path: &[u8], kind: Kind) -> Fit {
+    match &options.patterns {
+        None => Fit::Whole,
+        Some(patterns) => patterns.fit(path, kind),
     }
 }
 
