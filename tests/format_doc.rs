@@ -600,6 +600,7 @@ fn manifest() -> Manifest {
         duration_ms: 12,
         host: "nas1".into(),
         profile: "homecore".into(),
+        scope: "agents".into(),
         root_path: b"/opt/homecore".to_vec(),
         included: vec![b"rules".to_vec(), b"data".to_vec()],
         rules: Rules {

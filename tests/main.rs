@@ -27,6 +27,7 @@ mod live;
 mod log_disk;
 mod oracle;
 mod oracle_control;
+mod patterns;
 mod quiesced;
 mod readme;
 mod redb_versions;

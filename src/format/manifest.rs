@@ -23,6 +23,8 @@ pub struct Manifest {
     pub host: String,
     /// The profile; empty for paths given by hand.
     pub profile: String,
+    /// The part of the profile; empty for all of it.
+    pub scope: String,
     /// The directory all paths are relative to.
     pub root_path: Vec<u8>,
     /// What below the root was asked for; empty means all of it.
@@ -116,6 +118,9 @@ impl Manifest {
             wire::put_field(&mut out, 18, tag.as_bytes());
         }
         wire::put_field(&mut out, 22, &self.figures.encode());
+        if !self.scope.is_empty() {
+            wire::put_field(&mut out, 24, self.scope.as_bytes());
+        }
         if let Some(databases) = &self.databases {
             // Odd: whoever does not know of this chunk must not collect garbage.
             wire::put_field(&mut out, 25, databases.as_bytes());
@@ -154,6 +159,7 @@ impl Manifest {
                 18 => manifest.tags.push(wire::text(field)?),
                 20 => manifest.program = wire::text(field)?,
                 22 => manifest.figures = Figures::decode(field)?,
+                24 => manifest.scope = wire::text(field)?,
                 25 => manifest.databases = Some(ChunkId(wire::array(field)?)),
                 28 => manifest.rules.exclude.push(wire::text(field)?),
                 30 => manifest.rules.secrets.push(wire::text(field)?),
@@ -238,6 +244,7 @@ mod tests {
             started_at: Timestamp(1_763_600_000_000_000_001),
             duration_ms: 12,
             host: "nas1".into(),
+            scope: "agents".into(),
             root_path: b"/opt/homecore".to_vec(),
             included: vec![b"rules".to_vec()],
             rules: Rules {

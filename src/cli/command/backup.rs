@@ -67,7 +67,10 @@ fn options(session: &Session, args: BackupArgs) -> Outcome<BackupOptions> {
     Ok(BackupOptions {
         paths: paths.collect::<Outcome<_>>()?,
         root: None,
+        files: None,
+        databases: Vec::new(),
         profile: String::new(),
+        scope: String::new(),
         host: args.host.unwrap_or_else(environment::host_name),
         exclude: args.exclude,
         secrets: args.secret,

@@ -73,8 +73,16 @@ pub struct BackupOptions {
     pub paths: Vec<PathBuf>,
     /// What stored paths are relative to, if not what the paths have in common.
     pub root: Option<PathBuf>,
+    /// Patterns of what is taken below the one directory in `paths`; `None` for all of it. What is
+    /// named without wildcards has to be there, or the snapshot is partial.
+    pub files: Option<Vec<String>>,
+    /// Patterns of databases, which are taken as well. What is named without wildcards has to be
+    /// one.
+    pub databases: Vec<String>,
     /// The profile; empty for paths given by hand.
     pub profile: String,
+    /// The part of the profile; empty for all of it.
+    pub scope: String,
     /// The machine.
     pub host: String,
     /// Patterns of what is left out.
@@ -260,7 +268,8 @@ fn report(
     }
 }
 
-/// Returns the snapshot to compare with: the newest of the same profile or place on this machine.
+/// Returns the snapshot to compare with: the newest of the same profile or place on this machine,
+/// of the same scope if there is one.
 fn newest_of_series(
     state: &State,
     options: &BackupOptions,
@@ -273,7 +282,10 @@ fn newest_of_series(
             && manifest.profile == options.profile
             && manifest.root_path == source.root_bytes()
     });
-    of_series.max_by_key(|(id, manifest)| (manifest.started_at, *id))
+    of_series.max_by_key(|(id, manifest)| {
+        let is_same_scope = manifest.scope == options.scope;
+        (is_same_scope, manifest.started_at, *id)
+    })
 }
 
 fn manifest(
@@ -292,6 +304,7 @@ fn manifest(
         duration_ms: duration_ns.cast_unsigned() / 1_000_000,
         host: options.host.clone(),
         profile: options.profile.clone(),
+        scope: options.scope.clone(),
         root_path: source.root_bytes().to_vec(),
         included: source.included().to_vec(),
         rules: Rules {

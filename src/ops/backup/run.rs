@@ -191,13 +191,15 @@ fn scan(
     let (parent, trust, look) = compared;
     let scan_began = cx.clock.now();
     let cut_key = repo.secrets().cut_key();
-    let seen_path = local_path(repo, options, source, "seen");
+    let (scope, parent_scope) = (&*options.scope, parent.map_or("", |(_, m)| &*m.scope));
+    let seen_path = local_path(repo, options, source, scope, "seen");
     // What was captured with other free pages is no stand-in.
     let gate = match options.free_pages {
         FreePages::Zeroed => "gate",
         FreePages::Exact => "gate-exact",
     };
-    let gate_path = local_path(repo, options, source, gate);
+    let gate_path = local_path(repo, options, source, scope, gate);
+    let old_gate_path = local_path(repo, options, source, parent_scope, gate);
     let unique = u64::from_le_bytes(cx.random_bytes()?);
     let seen = match (&seen_path, options.dry_run) {
         (Some(path), false) => SeenWriter::begin(path, unique).ok(),
@@ -207,7 +209,8 @@ fn scan(
     totals.warnings.extend(source.problem());
     let tree = parent.map(|(_, manifest)| &manifest.tree);
     // Without fingerprints everything is read, and what is lost is stored again.
-    let old_seen = seen_path.as_deref().filter(|_| trust == Trust::Parent);
+    let old_seen = local_path(repo, options, source, parent_scope, "seen");
+    let old_seen = old_seen.as_deref().filter(|_| trust == Trust::Parent);
     if let Some((_, manifest)) = parent {
         let Figures {
             files,
@@ -220,7 +223,7 @@ fn scan(
         options,
         source,
         parent: parent.map(|(_, manifest)| manifest),
-        gate_path: gate_path.as_deref().filter(|_| trust == Trust::Parent),
+        gate_path: (old_gate_path.as_deref()).filter(|_| trust == Trust::Parent),
         // Nobody knows of any databases before the first backup.
         look: if parent.is_none() {
             look.max(Look::Everywhere)
@@ -248,6 +251,8 @@ fn scan(
     }
     .run(walk)?;
     databases.end_scan(&mut totals, before.look);
+    let missing = source.missing(&|path| databases.is_known(path));
+    totals.warnings.extend(missing);
     let (tree, seen) = builder.finish(pool, &mut totals, &mut parent, &mut large)?;
     Ok(Run {
         tree,
@@ -301,11 +306,12 @@ impl Drop for EndOfPacks<'_> {
     }
 }
 
-/// One file for each series, by everything that makes it one.
+/// One file for each scope of each series, by everything that makes it one.
 fn local_path(
     repo: &Repo,
     options: &BackupOptions,
     source: &Source,
+    scope: &str,
     what: &str,
 ) -> Option<PathBuf> {
     let dir = repo.cache_dir()?;
@@ -318,6 +324,9 @@ fn local_path(
         hasher
             .update(&(part.len() as u64).to_le_bytes())
             .update(part);
+    }
+    if !scope.is_empty() {
+        hasher.update(scope.as_bytes());
     }
     let name = crate::id::hex(&hasher.finalize().as_bytes()[..8]);
     Some(dir.join(format!("{what}-{name}")))

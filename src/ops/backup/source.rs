@@ -8,7 +8,9 @@ use crate::error::Result;
 use crate::ops::backup::BackupOptions;
 use crate::source::files::CacheDirs;
 use crate::source::files::FileSystems;
+use crate::source::files::Fit;
 use crate::source::files::Kind;
+use crate::source::files::Patterns;
 use crate::source::files::Problem;
 use crate::source::files::Rules;
 use crate::source::files::Tree;
@@ -25,7 +27,16 @@ pub(super) struct Source {
     included: Vec<Vec<u8>>,
     pub(super) tree: Tree,
     secrets: Rules,
+    /// What is named without wildcards, and has to be there.
+    named: Vec<Named>,
     options: WalkOptions,
+}
+
+/// A path that the options name.
+struct Named {
+    path: Vec<u8>,
+    /// Whether it is to be a database.
+    is_database: bool,
 }
 
 impl Source {
@@ -60,6 +71,7 @@ impl Source {
             let path = path.strip_prefix(&root).unwrap_or(Path::new(""));
             path.as_os_str().as_bytes().to_vec()
         };
+        let patterns = patterns(options, &paths, &root)?;
         let mut included: Vec<Vec<u8>> = paths.iter().map(below).collect();
         included.sort();
         included.dedup();
@@ -68,7 +80,7 @@ impl Source {
         }
         let walk = WalkOptions {
             include: included.clone(),
-            patterns: None,
+            patterns,
             exclude: Rules::parse(&options.exclude)?,
             cache_dirs: match options.skip_cache_dirs {
                 true => CacheDirs::Skip,
@@ -86,6 +98,7 @@ impl Source {
             included,
             tree,
             secrets,
+            named: named(options)?,
             options: walk,
         })
     }
@@ -97,6 +110,39 @@ impl Source {
         let message = "a restore in place was interrupted here: run it again to finish it";
         let is_there = journal.symlink_metadata().is_ok();
         is_there.then(|| Problem::new(b"", "unfinished-restore", message.to_string()))
+    }
+
+    /// Returns what is wrong with paths that are named without wildcards: not there, or not what
+    /// was said. `is_database` tells what was recognised as one.
+    pub(super) fn missing(&self, is_database: &dyn Fn(&[u8]) -> bool) -> Vec<Problem> {
+        let named = self.named.iter();
+        let named = named.filter(|named| !self.leaves_out(&named.path, 0));
+        let problems = named.filter_map(|named| {
+            let problem = |code, message: &str| Problem {
+                path: named.path.clone(),
+                code,
+                message: message.to_string(),
+            };
+            let stat = match self.tree.stat(&named.path) {
+                Ok(Some(stat)) => stat,
+                Ok(None) => return Some(problem("missing", "it is asked for by name and absent")),
+                Err(problem) => return Some(problem),
+            };
+            match stat.kind {
+                _ if !named.is_database || is_database(&named.path) => None,
+                // The first thing SQLite makes of a database.
+                Kind::File if stat.size_bytes == 0 => None,
+                Kind::Symlink => Some(problem(
+                    "no-database",
+                    "it is a symlink, and the database it leads to is not in the backup",
+                )),
+                _ => Some(problem(
+                    "no-database",
+                    "by its content it is no database; it is stored as the files it is",
+                )),
+            }
+        });
+        problems.collect()
     }
 
     pub(super) fn root_bytes(&self) -> &[u8] {
@@ -132,15 +178,20 @@ impl Source {
             true => &whole[..],
             false => &self.included,
         };
+        if !self.fits(path, Kind::File) {
+            return false;
+        }
         let mut tops = tops.iter().filter(|top| beneath::is_within(path, top));
-        tops.any(|top| {
-            let below = top.len() + 1..path.len();
-            let mut ends = below.filter(|&end| path[end] == b'/');
-            let rules = &self.options.exclude;
-            path == top
-                || !rules.exclude(path, Kind::File)
-                    && !ends.any(|end| rules.exclude(&path[..end], Kind::Directory))
-        })
+        tops.any(|top| path == top || !self.leaves_out(path, top.len() + 1))
+    }
+
+    /// Returns whether a pattern leaves out a file or a directory above it that is longer than
+    /// this.
+    fn leaves_out(&self, path: &[u8], from: usize) -> bool {
+        let mut ends = (from..path.len()).filter(|&end| path[end] == b'/');
+        let rules = &self.options.exclude;
+        rules.exclude(path, Kind::File)
+            || ends.any(|end| rules.exclude(&path[..end], Kind::Directory))
     }
 
     pub(super) fn included(&self) -> &[Vec<u8>] {
@@ -150,12 +201,21 @@ impl Source {
     /// Returns whether all of a directory is asked for, whatever the rules leave out.
     pub(super) fn includes(&self, dir: &[u8]) -> bool {
         let mut included = self.included.iter();
-        self.included.is_empty() || included.any(|top| beneath::is_within(dir, top))
+        match self.included.is_empty() {
+            true => self.fits(dir, Kind::Directory),
+            false => included.any(|top| beneath::is_within(dir, top)),
+        }
+    }
+
+    fn fits(&self, path: &[u8], kind: Kind) -> bool {
+        let patterns = self.options.patterns.as_ref();
+        patterns.is_none_or(|patterns| patterns.fit(path, kind) == Fit::Whole)
     }
 
     /// Walks one directory that is asked for.
     pub(super) fn walk_below(&self, dir: &[u8]) -> Result<Walk<'_>> {
         let mut options = self.options.clone();
+        options.patterns = None;
         if !dir.is_empty() {
             options.include = vec![dir.to_vec()];
         }
@@ -165,4 +225,36 @@ impl Source {
     pub(super) fn walk(&self) -> Result<Walk<'_>> {
         Walk::open(&self.tree, self.options.clone())
     }
+}
+
+/// Returns what the options take of the one root they name; `None` for all of it.
+fn patterns(options: &BackupOptions, paths: &[PathBuf], root: &Path) -> Result<Option<Patterns>> {
+    if options.files.is_none() && options.databases.is_empty() {
+        return Ok(None);
+    }
+    if paths != [root] {
+        let reason = "patterns of files and databases need one directory to be relative to";
+        return Err(Error::Refused {
+            reason: reason.to_string(),
+        });
+    }
+    // Without patterns of files everything is taken, databases included.
+    let all = options.files.as_ref().map(|files| {
+        let all = files.iter().chain(&options.databases).collect::<Vec<_>>();
+        Patterns::parse(&all)
+    });
+    all.transpose()
+}
+
+fn named(options: &BackupOptions) -> Result<Vec<Named>> {
+    let files = options.files.as_deref().unwrap_or_default();
+    let mut named = Vec::new();
+    for (patterns, is_database) in [(&options.databases[..], true), (files, false)] {
+        for path in Patterns::parse(patterns)?.literals() {
+            if !named.iter().any(|other: &Named| other.path == path) {
+                named.push(Named { path, is_database });
+            }
+        }
+    }
+    Ok(named)
 }

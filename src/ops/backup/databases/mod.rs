@@ -179,6 +179,11 @@ impl Databases {
         self.captured.remove(path)
     }
 
+    /// Whether something here was recognised as a database, however it is stored.
+    pub(super) fn is_known(&self, path: &[u8]) -> bool {
+        self.records.contains_key(path) || self.plain.contains(path)
+    }
+
     /// Whether this is part of a database that was captured, and no file.
     pub(super) fn hides(&self, path: &[u8]) -> bool {
         self.hidden.contains(path) || self.directories.hides(path)
