@@ -21,4 +21,6 @@ pub mod repo;
 
 pub mod ops;
 
+pub mod config;
+
 pub mod cli;

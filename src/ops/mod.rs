@@ -6,6 +6,7 @@ pub mod check;
 pub mod command;
 pub mod demo;
 pub mod in_place;
+pub mod detect;
 pub mod inspect;
 pub mod notes;
 pub mod restore;

@@ -26,6 +26,10 @@ mod source;
 mod stream;
 mod unfinished;
 
+pub(super) use databases::Finder;
+pub(super) use databases::Sniffed;
+pub(super) use source::Source;
+
 use crate::context::Context;
 use crate::context::Timestamp;
 use crate::error::Error;
@@ -48,7 +52,6 @@ use crate::ops::backup::builder::Known;
 use crate::ops::backup::databases::Look;
 use crate::ops::backup::run::Base;
 use crate::ops::backup::run::Run;
-use crate::ops::backup::source::Source;
 use crate::ops::backup::unfinished::Unfinished;
 use crate::ops::notes;
 use crate::repo::Repo;

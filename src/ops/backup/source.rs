@@ -6,6 +6,7 @@ use crate::disk::jail::STAGE_NAME;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ops::backup::BackupOptions;
+use crate::ops::backup::databases;
 use crate::source::files::CacheDirs;
 use crate::source::files::FileSystems;
 use crate::source::files::Fit;
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// An open source.
-pub(super) struct Source {
+pub(in crate::ops) struct Source {
     root: PathBuf,
     included: Vec<Vec<u8>>,
     pub(super) tree: Tree,
@@ -42,7 +43,7 @@ struct Named {
 impl Source {
     /// Opens what the options ask for. A path that is not there is an error: a backup of nothing
     /// must not look like one.
-    pub(super) fn open(options: &BackupOptions) -> Result<Source> {
+    pub(in crate::ops) fn open(options: &BackupOptions) -> Result<Source> {
         let mut paths = Vec::new();
         for path in &options.paths {
             paths.push(path.canonicalize().map_err(|source| match source.kind() {
@@ -145,6 +146,11 @@ impl Source {
         problems.collect()
     }
 
+    /// Returns whether a directory is a sled database.
+    pub(in crate::ops) fn is_sled(&self, dir: &[u8]) -> bool {
+        databases::is_sled(self, dir)
+    }
+
     pub(super) fn root_bytes(&self) -> &[u8] {
         self.root.as_os_str().as_bytes()
     }
@@ -222,7 +228,7 @@ impl Source {
         Walk::open(&self.tree, options)
     }
 
-    pub(super) fn walk(&self) -> Result<Walk<'_>> {
+    pub(in crate::ops) fn walk(&self) -> Result<Walk<'_>> {
         Walk::open(&self.tree, self.options.clone())
     }
 }

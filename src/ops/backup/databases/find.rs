@@ -29,7 +29,7 @@ const JOURNAL_MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sniffed {
+pub(in crate::ops) enum Sniffed {
     Sqlite,
     Redb,
     /// Looks like a database that was encrypted.
@@ -62,7 +62,7 @@ pub(super) struct FoundPaths {
 }
 
 /// Looks into files.
-pub(super) struct Finder<'a> {
+pub(in crate::ops) struct Finder<'a> {
     source: &'a Source,
     /// Files that this very process has open and SQLite may have locked, by device and inode.
     /// Closing another descriptor of one would drop the locks that SQLite holds on it, so SQLite
@@ -73,7 +73,7 @@ pub(super) struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(source: &'a Source, holders: &[(PathBuf, Holder)]) -> Finder<'a> {
+    pub(in crate::ops) fn new(source: &'a Source, holders: &[(PathBuf, Holder)]) -> Finder<'a> {
         let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
         let (mut held, mut apart) = (HashSet::new(), HashSet::new());
         for descriptor in open.flatten() {
@@ -135,7 +135,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Returns what a file is.
-    pub(super) fn sniff(&self, path: &[u8], stat: &Stat) -> Result<Sniffed, Problem> {
+    pub(in crate::ops) fn sniff(&self, path: &[u8], stat: &Stat) -> Result<Sniffed, Problem> {
         if stat.size_bytes == 0 {
             // The first transaction of a new database may lie in its log alone.
             return Ok(match self.has_log(path) {

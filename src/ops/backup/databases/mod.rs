@@ -18,6 +18,8 @@ mod read_redb;
 mod read_sled;
 mod read_sqlite;
 
+pub(in crate::ops) use find::Finder;
+pub(in crate::ops) use find::Sniffed;
 pub(super) use find::is_database;
 
 use crate::context::Context;
@@ -262,6 +264,11 @@ impl Databases {
             .map(|suffix| [path, suffix.as_bytes()].concat());
         self.hidden.extend(names);
     }
+}
+
+/// Returns whether a directory is a sled database.
+pub(super) fn is_sled(source: &Source, dir: &[u8]) -> bool {
+    read_sled::find(source, dir).is_some()
 }
 
 /// Returns where a repository keeps temporary files.
