@@ -8,6 +8,8 @@ use crate::cli::args::Global;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
+use crate::config::PasswordOrigin;
+use crate::config::RepoSettings;
 use crate::context::Context;
 use crate::error::Error;
 use crate::format::keyfile::KEY_FILE_BYTES_MAX;
@@ -39,6 +41,8 @@ pub(super) enum PasswordSource<'a> {
     File(&'a Path),
     /// What a program prints.
     Command(&'a OsStr),
+    /// What a program prints, its arguments apart.
+    Argv(&'a [String]),
 }
 
 /// What somebody said the repository opens with.
@@ -51,10 +55,11 @@ pub(super) enum Given<'a> {
     Nothing,
 }
 
-/// Returns the passphrase given, flags before the environment.
+/// Returns the passphrase given, flags before the environment before the configuration.
 pub(super) fn given_password<'a>(
     global: &'a Global,
     environment: &'a Environment,
+    settings: Option<&'a RepoSettings>,
 ) -> Outcome<Option<PasswordSource<'a>>> {
     // That both flags are given is refused by the parser.
     if let Some(file) = &global.password_file {
@@ -73,6 +78,7 @@ pub(super) fn given_password<'a>(
     ];
     let mut sources = sources.into_iter().flatten();
     match (sources.next(), sources.next()) {
+        (None, None) => Ok(settings.and_then(configured_password)),
         (source, None) => Ok(source),
         (_, Some(_)) => Err(Failure::usage(
             "STATEKEEP_PASSWORD, _PASSWORD_FILE and _PASSWORD_COMMAND contradict each other",
@@ -81,8 +87,19 @@ pub(super) fn given_password<'a>(
     }
 }
 
+fn configured_password(settings: &RepoSettings) -> Option<PasswordSource<'_>> {
+    Some(match settings.password.as_ref()? {
+        PasswordOrigin::File(path) => PasswordSource::File(path),
+        PasswordOrigin::Command(argv) => PasswordSource::Argv(argv),
+    })
+}
+
 /// Returns what the repository is to be opened with, as far as somebody said.
-pub(super) fn given<'a>(global: &'a Global, environment: &'a Environment) -> Outcome<Given<'a>> {
+pub(super) fn given<'a>(
+    global: &'a Global,
+    environment: &'a Environment,
+    settings: Option<&'a RepoSettings>,
+) -> Outcome<Given<'a>> {
     let has_password_flag = global.password_file.is_some() || global.password_command.is_some();
     match (&global.key_file, has_password_flag) {
         (Some(_), true) => Err(Failure::usage(
@@ -90,14 +107,24 @@ pub(super) fn given<'a>(global: &'a Global, environment: &'a Environment) -> Out
         )
         .hint("leave out --key-file or the passphrase")),
         (Some(file), false) => Ok(Given::KeyFile(file)),
-        (None, _) => match (given_password(global, environment)?, &environment.key_file) {
+        (None, _) => match (
+            given_password(global, environment, None)?,
+            &environment.key_file,
+        ) {
             (Some(_), Some(_)) if !has_password_flag => Err(Failure::usage(
                 "STATEKEEP_KEY_FILE and a STATEKEEP_PASSWORD variable contradict each other",
             )
             .hint("set one of them")),
             (Some(source), _) => Ok(Given::Password(source)),
             (None, Some(file)) => Ok(Given::KeyFile(file)),
-            (None, None) => Ok(Given::Nothing),
+            (None, None) => Ok(match settings {
+                None => Given::Nothing,
+                Some(settings) => match (configured_password(settings), &settings.key_file) {
+                    (Some(source), _) => Given::Password(source),
+                    (None, Some(file)) => Given::KeyFile(file),
+                    (None, None) => Given::Nothing,
+                },
+            }),
         },
     }
 }
@@ -113,8 +140,14 @@ pub(super) fn read_password(cx: &Context, source: &PasswordSource<'_>) -> Outcom
             (read, origin)
         }
         PasswordSource::Command(command) => {
-            let output = run(command);
+            let output = split_command(command).and_then(|words| run(&words));
             // Interrupting the program interrupts us.
+            cx.check()?;
+            (output?, "the password command".to_string())
+        }
+        PasswordSource::Argv(argv) => {
+            let words: Vec<OsString> = argv.iter().map(OsString::from).collect();
+            let output = run(&words);
             cx.check()?;
             (output?, "the password command".to_string())
         }
@@ -131,8 +164,7 @@ pub(super) fn read_password(cx: &Context, source: &PasswordSource<'_>) -> Outcom
     }
 }
 
-fn run(command: &OsStr) -> Outcome<Password> {
-    let words = split_command(command)?;
+fn run(words: &[OsString]) -> Outcome<Password> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(bad("the password command is empty"));
     };

@@ -17,6 +17,12 @@ use zeroize::Zeroizing;
 pub(super) struct Environment {
     /// The repository.
     pub repo: Option<OsString>,
+    /// Names of profiles, separated by commas.
+    pub profile: Option<String>,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The home directory.
+    pub home: Option<PathBuf>,
     /// The passphrase itself.
     pub password: Option<Zeroizing<Vec<u8>>>,
     /// A file with the passphrase.
@@ -60,8 +66,15 @@ impl Environment {
             None => base("XDG_CACHE_HOME", ".cache"),
         };
         let password = own("STATEKEEP_PASSWORD")?;
+        let profile = own("STATEKEEP_PROFILE")?.map(OsString::into_string);
+        let profile = profile.transpose().map_err(|_| {
+            Failure::usage("STATEKEEP_PROFILE is no name of a profile: it is not UTF-8")
+        })?;
         Ok(Environment {
             repo: own("STATEKEEP_REPO")?,
+            profile,
+            config: own("STATEKEEP_CONFIG")?.map(PathBuf::from),
+            home: (get("HOME").map(PathBuf::from)).filter(|home| home.is_absolute()),
             password: password.map(|text| Zeroizing::new(text.into_vec())),
             password_file: own("STATEKEEP_PASSWORD_FILE")?.map(PathBuf::from),
             password_command: own("STATEKEEP_PASSWORD_COMMAND")?,

@@ -133,6 +133,8 @@ pub(super) struct SnapshotBody {
     seconds: f64,
     host: String,
     profile: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
     root: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     root_b64: Option<String>,
@@ -205,6 +207,7 @@ impl From<&Snapshot> for SnapshotBody {
             seconds: seconds(manifest.duration_ms),
             host: manifest.host.clone(),
             profile: manifest.profile.clone(),
+            scope: manifest.scope.clone(),
             root: root.path,
             root_b64: root.path_b64,
             included: manifest

@@ -4,6 +4,7 @@
 //! one file each; what they do is done by `ops`.
 
 mod args;
+mod choice;
 mod command;
 mod credentials;
 mod environment;
@@ -38,6 +39,7 @@ use std::io;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 /// Databases are open all at once, each with its logs: what is usual for the first limit is too
 /// little for a home directory.
@@ -92,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         reporter: reporter.clone(),
         arguments: arguments.into_iter().skip(1).collect(),
         zone: TimeZone::system(),
+        config: OnceLock::new(),
     };
     let exit = command::run(&session, cli.command);
     reporter.finish();

@@ -1,8 +1,10 @@
 //! What every command works with: the context, the settings, the outputs, the open repository.
 
 use crate::cli::args::Global;
+use crate::cli::choice::Target;
 use crate::cli::credentials;
 use crate::cli::credentials::Given;
+use crate::cli::credentials::PasswordSource;
 use crate::cli::environment::Environment;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
@@ -12,6 +14,8 @@ use crate::cli::output::Output;
 use crate::cli::progress::Reporter;
 use crate::cli::terminal::Terminal;
 use crate::cli::text;
+use crate::config;
+use crate::config::Profile;
 use crate::context::Context;
 use crate::disk::RealDisk;
 use crate::error::Error;
@@ -31,6 +35,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// One run of the program.
@@ -49,6 +54,8 @@ pub(super) struct Session {
     pub arguments: Vec<OsString>,
     /// The local time zone.
     pub zone: TimeZone,
+    /// The configuration, once it was read.
+    pub config: OnceLock<config::Config>,
 }
 
 /// What opened a repository.
@@ -73,21 +80,15 @@ impl Opened {
 }
 
 impl Session {
-    /// Returns the directory of the repository.
-    pub(super) fn repo_path(&self) -> Outcome<PathBuf> {
-        let given = self.global.repo.as_ref().or(self.environment.repo.as_ref());
-        match given {
-            Some(given) => repo_path(given),
-            None => Err(Failure::usage("no repository is given")
-                .hint("statekeep -r PATH …, or set STATEKEEP_REPO")),
-        }
-    }
-
     /// Opens the store of the repository and reads what it is, without a key.
     pub(super) fn open_store(&self) -> Outcome<(Arc<dyn Store>, Config)> {
-        let path = self.repo_path()?;
+        self.open_store_of(&self.target(None)?)
+    }
+
+    fn open_store_of(&self, target: &Target<'_>) -> Outcome<(Arc<dyn Store>, Config)> {
+        let path = &target.path;
         let open = || {
-            let store = DirStore::open(Arc::new(RealDisk), &path)?;
+            let store = DirStore::open(Arc::new(RealDisk), path)?;
             let (config, _) = repo::read_config(&store)?;
             Ok((store, config))
         };
@@ -106,10 +107,23 @@ impl Session {
         self.open_repo_with_key().map(|(repo, _)| repo)
     }
 
+    /// Opens the repository of a profile.
+    pub(super) fn open_repo_for(&self, profile: &Profile) -> Outcome<Repo> {
+        let target = self.target(Some(profile))?;
+        self.open_target(&target).map(|(repo, _)| repo)
+    }
+
     /// Opens the repository and tells what opened it.
     pub(super) fn open_repo_with_key(&self) -> Outcome<(Repo, Opened)> {
-        let (store, config) = self.open_store()?;
-        let given = credentials::given(&self.global, &self.environment)?;
+        self.open_target(&self.target(None)?)
+    }
+
+    fn open_target(&self, target: &Target<'_>) -> Outcome<(Repo, Opened)> {
+        let (store, config) = self.open_store_of(target)?;
+        let given = credentials::given(&self.global, &self.environment, target.settings)?;
+        if let Given::Password(PasswordSource::File(path)) = &given {
+            self.warn_if_exposed(path);
+        }
         let (repo, opened) = match (config.public_secret.is_some(), given) {
             (true, given) => {
                 self.refuse_unless_known_plain(&*store, &config, &given)?;
@@ -219,8 +233,24 @@ impl Session {
     ) -> Outcome<&'s Snapshot> {
         let reference = String::from_utf8_lossy(reference);
         let now = self.cx.clock.now();
-        snapshots::resolve(snapshots, &reference, now, &self.zone)
-            .map_err(|error| Failure::from(error).or_hint(|| self.command_hint("list")))
+        let find = |among: &[Snapshot]| {
+            let found = snapshots::resolve(among, &reference, now, &self.zone);
+            let found = found.map(|snapshot| snapshot.id);
+            found.map_err(|error| Failure::from(error).or_hint(|| self.command_hint("list")))
+        };
+        let id = match snapshots.iter().all(|s| self.is_meant(&s.manifest)) {
+            true => find(snapshots)?,
+            false => {
+                let meant = snapshots.iter().filter(|s| self.is_meant(&s.manifest));
+                find(&meant.cloned().collect::<Vec<_>>())?
+            }
+        };
+        let found = snapshots.iter().find(|snapshot| snapshot.id == id);
+        found.ok_or_else(|| {
+            Failure::from(Error::NotFound {
+                what: id.to_string(),
+            })
+        })
     }
 
     /// Returns the command line of another command on the same repository.

@@ -116,87 +116,83 @@ const DATABASES: Key = key(
 );
 
 /// What a profile says.
-pub(super) const PROFILE: &[Key] = &profile_keys();
+pub(super) const PROFILE: &[Key] = &[
+    ROOT,
+    FILES,
+    DATABASES,
+    key(
+        "exclude",
+        Shape::Rules,
+        "What is left out, by patterns as in a .gitignore",
+    ),
+    key(
+        "secrets",
+        Shape::Rules,
+        "What is never compressed together with other data",
+    ),
+    key("repo", Shape::Text, "The repository, by its name here"),
+    key(
+        "schedule",
+        Shape::Schedule,
+        "When to back up: minute hour day month weekday",
+    ),
+    key(
+        "keep",
+        Shape::Table(KEEP),
+        "How many snapshots are kept, of which kind",
+    ),
+    key("retention", Shape::Count, "How many snapshots are kept"),
+    key(
+        "keep-within",
+        Shape::Duration,
+        "How far back all snapshots are kept",
+    ),
+    key(
+        "on-shutdown",
+        Shape::Flag,
+        "Whether to back up when the service stops",
+    ),
+    key("tags", Shape::Tags, "Names for every snapshot"),
+    key(
+        "one-file-system",
+        Shape::Flag,
+        "Whether to stay on the file system of the root",
+    ),
+    key(
+        "exclude-caches",
+        Shape::Flag,
+        "Whether to leave out what a CACHEDIR.TAG marks",
+    ),
+    key(
+        "exact",
+        Shape::Flag,
+        "Whether to keep what SQLite has deleted, not overwritten",
+    ),
+    key(
+        "database-cuts",
+        Shape::Choice(&["groups", "content"]),
+        "Where SQLite is cut",
+    ),
+    key("scope", Shape::Named(SCOPE), "Parts of the profile by name"),
+    key(
+        "restore",
+        Shape::Table(RESTORE),
+        "What a restore in place does beside",
+    ),
+    key("drill", Shape::Table(DRILL), "Rehearsals of a restore"),
+    key(
+        "before",
+        Shape::Tables(HOOK),
+        "Programs that run before a backup",
+    ),
+    key(
+        "after",
+        Shape::Tables(HOOK),
+        "Programs that run after a backup",
+    ),
+];
 /// What may be said for all profiles.
 pub(super) const DEFAULTS: &[Key] = PROFILE.split_at(1).1;
-
-const fn profile_keys() -> [Key; 21] {
-    [
-        ROOT,
-        FILES,
-        DATABASES,
-        key(
-            "exclude",
-            Shape::Rules,
-            "What is left out, by patterns as in a .gitignore",
-        ),
-        key(
-            "secrets",
-            Shape::Rules,
-            "What is never compressed together with other data",
-        ),
-        key("repo", Shape::Text, "The repository, by its name here"),
-        key(
-            "schedule",
-            Shape::Schedule,
-            "When to back up: minute hour day month weekday",
-        ),
-        key(
-            "keep",
-            Shape::Table(KEEP),
-            "How many snapshots are kept, of which kind",
-        ),
-        key("retention", Shape::Count, "How many snapshots are kept"),
-        key(
-            "keep-within",
-            Shape::Duration,
-            "How far back all snapshots are kept",
-        ),
-        key(
-            "on-shutdown",
-            Shape::Flag,
-            "Whether to back up when the service stops",
-        ),
-        key("tags", Shape::Tags, "Names for every snapshot"),
-        key(
-            "one-file-system",
-            Shape::Flag,
-            "Whether to stay on the file system of the root",
-        ),
-        key(
-            "exclude-caches",
-            Shape::Flag,
-            "Whether to leave out what a CACHEDIR.TAG marks",
-        ),
-        key(
-            "exact",
-            Shape::Flag,
-            "Whether to keep what SQLite has deleted, not overwritten",
-        ),
-        key(
-            "database-cuts",
-            Shape::Choice(&["groups", "content"]),
-            "Where SQLite is cut",
-        ),
-        key("scope", Shape::Named(SCOPE), "Parts of the profile by name"),
-        key(
-            "restore",
-            Shape::Table(RESTORE),
-            "What a restore in place does beside",
-        ),
-        key("drill", Shape::Table(DRILL), "Rehearsals of a restore"),
-        key(
-            "before",
-            Shape::Tables(HOOK),
-            "Programs that run before a backup",
-        ),
-        key(
-            "after",
-            Shape::Tables(HOOK),
-            "Programs that run after a backup",
-        ),
-    ]
-}
 
 const KEEP: &[Key] = &[
     key("last", Shape::Count, "The newest so many"),

@@ -169,6 +169,15 @@ pub(super) fn config(faults: &mut Faults<'_>, file: &DeTable<'_>, place: &Place)
     config
 }
 
+/// What goes without saying for a profile.
+const UNSAID: [(&str, &str); 5] = [
+    ("database-cuts", "\"groups\""),
+    ("exact", "false"),
+    ("exclude-caches", "false"),
+    ("on-shutdown", "false"),
+    ("one-file-system", "false"),
+];
+
 /// Keeps every value that counts with where it comes from.
 fn settings(
     settings: &mut Vec<Setting>,
@@ -187,10 +196,19 @@ fn settings(
     });
     for (key, value) in own.chain(defaults) {
         settings.push(Setting {
-            key: format!("{kind}.{name}.{}", key.get_ref()),
+            key: format!("{kind}.{}.{}", write::name(name), key.get_ref()),
             value: write::value(value.get_ref()),
             origin: Origin::File(place.file.clone(), faults.line(key.span().start)),
         });
+    }
+    for (key, value) in UNSAID.iter().filter(|_| kind == "profile") {
+        if table.entry(key).is_none() {
+            settings.push(Setting {
+                key: format!("{kind}.{}.{key}", write::name(name)),
+                value: value.to_string(),
+                origin: Origin::Default,
+            });
+        }
     }
 }
 

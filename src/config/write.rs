@@ -19,6 +19,15 @@ pub fn text(text: &str) -> String {
     out
 }
 
+/// Returns a name as a part of a key.
+pub fn name(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match !name.is_empty() && name.chars().all(is_bare) {
+        true => name.to_string(),
+        false => text(name),
+    }
+}
+
 /// Returns a list of strings as TOML.
 pub fn texts(texts: &[impl AsRef<str>]) -> String {
     let texts: Vec<String> = texts.iter().map(|item| text(item.as_ref())).collect();
@@ -42,14 +51,8 @@ pub(super) fn value(found: &DeValue<'_>) -> String {
 }
 
 fn inline(table: &DeTable<'_>) -> String {
-    let pairs = table.iter().map(|(key, inner)| {
-        let key = key.get_ref();
-        let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let key = match !key.is_empty() && key.chars().all(is_bare) {
-            true => key.to_string(),
-            false => text(key),
-        };
-        format!("{key} = {}", value(inner.get_ref()))
-    });
+    let pairs = table
+        .iter()
+        .map(|(key, inner)| format!("{} = {}", name(key.get_ref()), value(inner.get_ref())));
     format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
 }

@@ -7,6 +7,7 @@ pub mod command;
 pub mod demo;
 pub mod in_place;
 pub mod detect;
+pub mod hook;
 pub mod inspect;
 pub mod notes;
 pub mod restore;

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 /// `backup`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BackupArgs {
-    /// Files and directories
-    #[arg(value_name = "PATH", required = true)]
+    /// Files and directories; without any, profiles of the configuration
+    #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Only this part of the profile
+    #[arg(long, value_name = "NAME")]
+    pub scope: Option<String>,
     /// Leave out what matches this pattern
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
@@ -33,8 +36,9 @@ pub(in crate::cli) struct BackupArgs {
     #[arg(long)]
     pub exact: bool,
     /// Cut SQLite databases into even groups of pages, or by content if they are vacuumed often
-    #[arg(long, value_name = "HOW", default_value = "groups")]
-    pub database_cuts: CutsArg,
+    /// [default: groups]
+    #[arg(long, value_name = "HOW")]
+    pub database_cuts: Option<CutsArg>,
 }
 
 /// Where databases are cut.

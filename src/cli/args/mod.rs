@@ -3,12 +3,22 @@
 //!
 //! Nothing is read here but the arguments: what the environment adds is in `environment`.
 
+mod config;
 mod every_day;
 mod key;
 mod look;
 mod prove;
 mod setup;
 
+pub(super) use config::ConfigArgs;
+pub(super) use config::ConfigCommand;
+pub(super) use config::ConfigShowArgs;
+pub(super) use config::ExampleName;
+pub(super) use config::ProfileArgs;
+pub(super) use config::ProfileCommand;
+pub(super) use config::ProfileDetectArgs;
+pub(super) use config::ProfileExampleArgs;
+pub(super) use config::ProfileShowArgs;
 pub(super) use every_day::BackupArgs;
 pub(super) use every_day::CutsArg;
 pub(super) use every_day::ListArgs;
@@ -73,9 +83,18 @@ pub(super) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// The repository, a directory [env: STATEKEEP_REPO]
-    #[arg(short, long, global = true, value_name = "PATH")]
+    /// The repository, a directory or its name in the configuration [env: STATEKEEP_REPO]
+    #[arg(short, long, global = true, value_name = "PATH|NAME")]
     pub repo: Option<OsString>,
+    /// A profile of the configuration; may be repeated [env: STATEKEEP_PROFILE]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub profile: Vec<String>,
+    /// All profiles of the configuration
+    #[arg(long, global = true, conflicts_with = "profile")]
+    pub all: bool,
+    /// The configuration, instead of the one of this user or machine [env: STATEKEEP_CONFIG]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Read the passphrase from this file [env: STATEKEEP_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -146,6 +165,8 @@ pub(super) enum Command {
     #[command(before_long_help = "\
 Examples:
   statekeep backup /srv/app
+  statekeep backup -p homecore            a profile of the configuration
+  statekeep backup --all
   statekeep backup --tag before-upgrade --exclude '*.tmp' --secret .env /srv/app")]
     Backup(BackupArgs),
     /// List snapshots
@@ -187,6 +208,19 @@ Examples:
     Key(KeyArgs),
     /// The repository itself
     Repo(RepoArgs),
+    /// Applications: what belongs to each
+    #[command(before_long_help = "\
+Examples:
+  statekeep profile detect /srv/app       print a profile for what is there
+  statekeep profile example homecore      print one of an application that is known
+  statekeep profile list")]
+    Profile(ProfileArgs),
+    /// The configuration file
+    #[command(before_long_help = "\
+Examples:
+  statekeep config check                  is everything in it right?
+  statekeep config show --origin          which values count, and who says so")]
+    Config(ConfigArgs),
     /// Show backups of a sample application that writes meanwhile, and their restore
     #[command(before_long_help = "\
 Examples:

@@ -4,6 +4,7 @@
 //! leaves a key that opens nothing; the reverse would leave a repository that nobody can open.
 
 use crate::cli::args::InitArgs;
+use crate::cli::choice::Target;
 use crate::cli::command::DONE;
 use crate::cli::command::repo::encryption;
 use crate::cli::credentials;
@@ -15,6 +16,7 @@ use crate::cli::json;
 use crate::cli::session;
 use crate::cli::session::Session;
 use crate::cli::text;
+use crate::config::Origin;
 use crate::disk;
 use crate::disk::Disk;
 use crate::disk::Published;
@@ -60,16 +62,21 @@ struct Places {
 
 /// Makes a repository.
 pub(super) fn run(session: &Session, args: &InitArgs) -> Outcome<u8> {
-    let path = path(session, args)?;
+    let target = target(session, args)?;
+    let path = target.path.clone();
     session.start("init")?;
     refuse_unless_free(&path)?;
     let repo = RepoId(session.cx.random_bytes()?);
     let (places, password) = match args.plain {
         true => (None, None),
         false => {
-            let source = credentials::given_password(&session.global, &session.environment)?;
+            let source = credentials::given_password(
+                &session.global,
+                &session.environment,
+                target.settings,
+            )?;
             let read = source.map(|s| credentials::read_password(&session.cx, &s));
-            (Some(places(session, repo)?), read.transpose()?)
+            (Some(places(session, &target, repo)?), read.transpose()?)
         }
     };
     if session.global.dry_run {
@@ -101,7 +108,7 @@ pub(super) fn run(session: &Session, args: &InitArgs) -> Outcome<u8> {
     Ok(DONE)
 }
 
-fn path(session: &Session, args: &InitArgs) -> Outcome<PathBuf> {
+fn target<'s>(session: &'s Session, args: &InitArgs) -> Outcome<Target<'s>> {
     let given = match (&args.path, &session.global.repo) {
         (Some(path), None) => Some(path),
         (Some(path), Some(repo)) if path == repo => Some(path),
@@ -111,7 +118,10 @@ fn path(session: &Session, args: &InitArgs) -> Outcome<PathBuf> {
             return Err(Failure::usage(message).hint("leave one of them out"));
         }
     };
-    given.map_or_else(|| session.repo_path(), session::repo_path)
+    match given {
+        Some(path) => session.given_target(path, Origin::Flag("PATH")),
+        None => session.target(None),
+    }
 }
 
 /// A directory with other things in it is hardly what was meant. What an init that was killed left
@@ -145,14 +155,17 @@ fn refuse_unless_free(path: &Path) -> Outcome<()> {
     }
 }
 
-fn places(session: &Session, repo: RepoId) -> Outcome<Places> {
+fn places(session: &Session, target: &Target<'_>, repo: RepoId) -> Outcome<Places> {
     let environment = &session.environment;
     let kit_name = format!("{repo}-recovery-kit.txt");
     let chosen = session
         .global
         .key_file
         .as_ref()
-        .or(environment.key_file.as_ref());
+        .or(environment.key_file.as_ref())
+        .or(target
+            .settings
+            .and_then(|settings| settings.key_file.as_ref()));
     if let Some(chosen) = chosen {
         let key_file = absolute(chosen)?;
         let kit = key_file.with_file_name(kit_name);

@@ -3,12 +3,14 @@
 
 mod backup;
 mod check;
+mod config;
 mod demo;
 mod files;
 mod in_place;
 mod init;
 mod key;
 pub(super) mod meta;
+mod profile;
 mod repo;
 mod restore;
 mod show;
@@ -28,7 +30,7 @@ const DAMAGE: u8 = 4;
 /// Runs a command.
 pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
     match command {
-        Command::Backup(args) => backup::run(session, args),
+        Command::Backup(args) => backup::run(session, &args),
         Command::List(args) => snapshots::list(session, &args),
         Command::Show(args) => show::run(session, &args),
         Command::Restore(args) if args.in_place => in_place::run(session, &args),
@@ -40,6 +42,8 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),
         Command::Repo(_) => repo::info(session),
+        Command::Profile(args) => profile::run(session, &args.command),
+        Command::Config(args) => config::run(session, &args.command),
         Command::Demo(args) => demo::run(session, &args),
         Command::DemoApplication(args) => demo::application(session, &args),
         Command::Completions(args) => meta::completions(session, &args),

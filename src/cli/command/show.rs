@@ -75,6 +75,9 @@ fn details(snapshot: &Snapshot, now: Timestamp, zone: &TimeZone) -> Vec<String> 
     if !manifest.profile.is_empty() {
         lines.push(format!("profile   {}", text::safe(&manifest.profile)));
     }
+    if !manifest.scope.is_empty() {
+        lines.push(format!("scope     {}", text::safe(&manifest.scope)));
+    }
     lines.push(format!("root      {}", text::path(&manifest.root_path)));
     for path in &manifest.included {
         lines.push(format!("  with    {}", text::path(path)));

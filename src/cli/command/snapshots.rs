@@ -26,9 +26,11 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let wanted = |s: &&Snapshot| {
-        args.host
-            .as_ref()
-            .is_none_or(|host| *host == s.manifest.host)
+        session.is_meant(&s.manifest)
+            && args
+                .host
+                .as_ref()
+                .is_none_or(|host| *host == s.manifest.host)
             && args.tag.as_ref().is_none_or(|tag| s.tags.contains(tag))
     };
     let all: Vec<&Snapshot> = snapshots.iter().rev().filter(wanted).collect();
@@ -101,7 +103,8 @@ fn what(snapshot: &Snapshot) -> String {
             format!("{}/{}", root.trim_end_matches('/'), text::path(only))
         }
         ("", _) => text::path(&manifest.root_path),
-        (profile, _) => text::safe(profile),
+        (profile, _) if manifest.scope.is_empty() => text::safe(profile),
+        (profile, _) => format!("{}, {}", text::safe(profile), text::safe(&manifest.scope)),
     }
 }
 

@@ -191,26 +191,18 @@ fn scan(
     let (parent, trust, look) = compared;
     let scan_began = cx.clock.now();
     let cut_key = repo.secrets().cut_key();
-    let (scope, parent_scope) = (&*options.scope, parent.map_or("", |(_, m)| &*m.scope));
-    let seen_path = local_path(repo, options, source, scope, "seen");
-    // What was captured with other free pages is no stand-in.
-    let gate = match options.free_pages {
-        FreePages::Zeroed => "gate",
-        FreePages::Exact => "gate-exact",
-    };
-    let gate_path = local_path(repo, options, source, scope, gate);
-    let old_gate_path = local_path(repo, options, source, parent_scope, gate);
+    let own = Remembered::of(repo, options, source, &options.scope);
+    let old = parent.map(|(_, parent)| Remembered::of(repo, options, source, &parent.scope));
+    // Without fingerprints everything is read, and what is lost is stored again.
+    let old = old.filter(|_| trust == Trust::Parent).unwrap_or_default();
     let unique = u64::from_le_bytes(cx.random_bytes()?);
-    let seen = match (&seen_path, options.dry_run) {
+    let seen = match (&own.seen, options.dry_run) {
         (Some(path), false) => SeenWriter::begin(path, unique).ok(),
         _ => None,
     };
     let mut totals = Totals::default();
     totals.warnings.extend(source.problem());
     let tree = parent.map(|(_, manifest)| &manifest.tree);
-    // Without fingerprints everything is read, and what is lost is stored again.
-    let old_seen = local_path(repo, options, source, parent_scope, "seen");
-    let old_seen = old_seen.as_deref().filter(|_| trust == Trust::Parent);
     if let Some((_, manifest)) = parent {
         let Figures {
             files,
@@ -223,7 +215,7 @@ fn scan(
         options,
         source,
         parent: parent.map(|(_, manifest)| manifest),
-        gate_path: (old_gate_path.as_deref()).filter(|_| trust == Trust::Parent),
+        gate_path: old.gate.as_deref(),
         // Nobody knows of any databases before the first backup.
         look: if parent.is_none() {
             look.max(Look::Everywhere)
@@ -234,7 +226,7 @@ fn scan(
     let room = databases::room(repo.cache_dir());
     let mut io = Io::new(cx, pool, &mut totals, chunks, cut_key, &room);
     let mut databases = databases::capture(&mut io, before)?;
-    let mut parent = Parent::begin(chunks, tree, old_seen);
+    let mut parent = Parent::begin(chunks, tree, old.seen.as_deref());
     let mut builder = Builder::begin(cut_key, seen);
     let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key, before.look.unknown());
     let walk = source.walk()?;
@@ -258,7 +250,7 @@ fn scan(
         tree,
         totals,
         databases,
-        gate_path: gate_path.filter(|_| !options.dry_run),
+        gate_path: own.gate.filter(|_| !options.dry_run),
         relied_packs: BTreeSet::new(),
         suspect_packs: BTreeSet::new(),
         seen,
@@ -303,6 +295,27 @@ impl Drop for EndOfPacks<'_> {
             bytes,
             rows: Vec::new(),
         });
+    }
+}
+
+/// Where a scope of a series keeps what its last backup saw.
+#[derive(Default)]
+struct Remembered {
+    seen: Option<PathBuf>,
+    gate: Option<PathBuf>,
+}
+
+impl Remembered {
+    fn of(repo: &Repo, options: &BackupOptions, source: &Source, scope: &str) -> Remembered {
+        // What was captured with other free pages is no stand-in.
+        let gate = match options.free_pages {
+            FreePages::Zeroed => "gate",
+            FreePages::Exact => "gate-exact",
+        };
+        Remembered {
+            seen: local_path(repo, options, source, scope, "seen"),
+            gate: local_path(repo, options, source, scope, gate),
+        }
     }
 }
 
