@@ -28,6 +28,7 @@ mod log_disk;
 mod oracle;
 mod oracle_control;
 mod patterns;
+mod profiles;
 mod quiesced;
 mod readme;
 mod redb_versions;

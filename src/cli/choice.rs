@@ -77,7 +77,7 @@ impl Session {
         }
         let config = match self.config_place()? {
             None => Config::default(),
-            Some(place) => config::read(&place)?.map_err(|faults| failure_of(&faults))?,
+            Some(place) => read(&place)?.map_err(|faults| failure_of(&faults))?,
         };
         Ok(self.config.get_or_init(|| config))
     }
@@ -223,6 +223,17 @@ impl Session {
         })
     }
 
+    /// Returns the name of a repository that was probably meant by the one given.
+    pub(super) fn repo_meant(&self, target: &Target<'_>) -> Option<&str> {
+        let given = target.path.file_name()?.to_str()?;
+        let is_given = matches!(target.origin, Origin::Flag(_) | Origin::Environment(_));
+        let config = self
+            .config()
+            .ok()
+            .filter(|_| is_given && target.settings.is_none())?;
+        config::nearest(given, config.repos.keys().map(String::as_str))
+    }
+
     /// Returns the repository that the profiles named agree on.
     fn common_repo<'s>(&self, config: &'s Config) -> Outcome<Option<&'s str>> {
         let named = self.profile_names().into_iter();
@@ -290,6 +301,14 @@ fn configured<'s>(config: &'s Config, settings: &'s RepoSettings) -> Target<'s> 
         settings: Some(settings),
         origin: found.map_or(Origin::Default, |setting| setting.origin.clone()),
     }
+}
+
+/// Reads a configuration; the inner result is what it says, or all that is wrong with it.
+pub(super) fn read(place: &Place) -> Outcome<Result<Config, Vec<Fault>>> {
+    config::read(place).map_err(|error| {
+        let message = Failure::from(error).message;
+        Failure::new("config", 2, message).hint("statekeep config path: where it is looked for")
+    })
 }
 
 /// Returns what is wrong with the mode of a file with a secret.

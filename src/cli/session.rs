@@ -93,10 +93,13 @@ impl Session {
             Ok((store, config))
         };
         let (store, config) = open().map_err(|error: Error| match error {
-            Error::NoRepo { .. } => Failure::from(error).hint(format!(
-                "make one: statekeep -r {} init",
-                text::quote(path.as_os_str())
-            )),
+            Error::NoRepo { .. } => Failure::from(error).hint(match self.repo_meant(target) {
+                Some(meant) => format!("did you mean -r {meant}?"),
+                None => format!(
+                    "make one: statekeep -r {} init",
+                    text::quote(path.as_os_str())
+                ),
+            }),
             error => error.into(),
         })?;
         Ok((Arc::new(store), config))

@@ -75,6 +75,9 @@ impl<'t> Faults<'t> {
 /// Returns the name that was probably meant.
 pub fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let name = name.to_lowercase();
+    if name.is_empty() {
+        return None;
+    }
     let scored = names.into_iter().map(|other| {
         let of_other = other.to_lowercase();
         let starts = name.starts_with(&of_other) || of_other.starts_with(&name);
@@ -102,6 +105,7 @@ mod tests {
             ("exclude_caches", Some("exclude-caches")),
             ("keep-dayly", Some("keep")),
             ("colour", None),
+            ("", None),
             ("x", None),
         ];
         for (name, meant) in table {

@@ -1,6 +1,7 @@
 //! Profiles to begin with: of the applications that are known, and of what was found in a
 //! directory. Whatever is suggested passes the check.
 
+use crate::config::Origin;
 use crate::config::Place;
 use crate::config::parse;
 use crate::config::write;
@@ -97,7 +98,8 @@ fn settings(name: &str, block: &str) -> BTreeMap<String, String> {
     let prefix = format!("profile.{name}.");
     let config = example(block);
     let settings = config.into_iter().flat_map(|config| config.settings);
-    let values = settings.filter_map(|setting| {
+    let said = settings.filter(|setting| setting.origin != Origin::Default);
+    let values = said.filter_map(|setting| {
         let key = setting.key.strip_prefix(&prefix)?.to_string();
         Some((key, setting.value))
     });

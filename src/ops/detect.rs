@@ -130,6 +130,7 @@ pub fn detect(cx: &Context, root: &Path) -> Result<Detected> {
     let mut detected = Detected::default();
     let mut junk: BTreeMap<String, Junk> = BTreeMap::new();
     let (mut private, mut named) = (Vec::new(), BTreeSet::new());
+    let mut repos = Repos::default();
     for found in source.walk()? {
         cx.check()?;
         let item = match found {
@@ -147,6 +148,7 @@ pub fn detect(cx: &Context, root: &Path) -> Result<Detected> {
             detected.shallow.insert(path.clone());
         }
         let stat = item.stat;
+        repos.look(&path, stat.kind);
         if stat.kind != Kind::File {
             continue;
         }
@@ -183,8 +185,54 @@ pub fn detect(cx: &Context, root: &Path) -> Result<Detected> {
     };
     detected.secrets = named.into_iter().filter(|path| !is_sidecar(path)).collect();
     detected.junk = junk.into_values().collect();
+    repos.leave_out(&mut detected);
     detected.application = application(&detected);
     Ok(detected)
+}
+
+/// Repositories of this very program: a backup of one into itself would grow for ever.
+#[derive(Default)]
+struct Repos {
+    /// Directories with something in them that every repository has, by how much of it.
+    parts: BTreeMap<String, usize>,
+}
+
+impl Repos {
+    const PARTS: [(&str, Kind); 3] = [
+        ("config", Kind::File),
+        ("log", Kind::Directory),
+        ("packs", Kind::Directory),
+    ];
+
+    fn look(&mut self, path: &str, kind: Kind) {
+        if let Some((dir, name)) = path.rsplit_once('/')
+            && Repos::PARTS.contains(&(name, kind))
+        {
+            *self.parts.entry(dir.to_string()).or_default() += 1;
+        }
+    }
+
+    fn leave_out(self, detected: &mut Detected) {
+        let found = self
+            .parts
+            .into_iter()
+            .filter(|(_, parts)| *parts == Repos::PARTS.len());
+        for (repo, _) in found {
+            let within = format!("{repo}/");
+            detected
+                .databases
+                .retain(|found| !found.path.starts_with(&within));
+            detected.secrets.retain(|path| !path.starts_with(&within));
+            detected
+                .junk
+                .retain(|junk| !junk.pattern.starts_with(&within));
+            detected.junk.push(Junk {
+                pattern: format!("{within}**"),
+                why: "a repository of backups",
+                total_bytes: 0,
+            });
+        }
+    }
 }
 
 fn database(

@@ -121,7 +121,10 @@ fn run_all(session: &Session, profiles: &[&Profile], options: &[BackupOptions]) 
             output.line(format!("{}:", profile.name))?;
             output.flush()?;
         }
-        let end = run_profile(session, profile, options);
+        let end = run_profile(session, profile, options).map_err(|failure| Failure {
+            message: format!("profile {}: {}", profile.name, failure.message),
+            ..failure
+        });
         match &end {
             Ok(done) if !output.is_json() => drop(tell(session, done)?),
             // Whoever interrupts one of them means all.

@@ -9,6 +9,7 @@ use crate::cli::command::DONE;
 use crate::cli::command::repo::encryption;
 use crate::cli::credentials;
 use crate::cli::credentials::Password;
+use crate::cli::credentials::PasswordSource;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
@@ -75,6 +76,9 @@ pub(super) fn run(session: &Session, args: &InitArgs) -> Outcome<u8> {
                 &session.environment,
                 target.settings,
             )?;
+            if let Some(PasswordSource::File(path)) = &source {
+                session.warn_if_exposed(path);
+            }
             let read = source.map(|s| credentials::read_password(&session.cx, &s));
             (Some(places(session, &target, repo)?), read.transpose()?)
         }

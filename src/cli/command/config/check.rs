@@ -1,10 +1,9 @@
-//! `config`: the configuration file: where it is, what counts, whether it is right.
+//! `config check`: tests what no reading of the file alone can tell: paths, permissions,
+//! repositories. It runs no program and opens nothing with a key.
 
-use crate::cli::args::ConfigCommand;
-use crate::cli::args::ConfigShowArgs;
-use crate::cli::choice::ConfigFile;
 use crate::cli::choice::exposure;
 use crate::cli::choice::failure_of;
+use crate::cli::choice::read;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
 use crate::cli::failure::Failure;
@@ -12,52 +11,24 @@ use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
-use crate::config;
 use crate::config::Config;
-use crate::config::Origin;
+use crate::config::Fault;
 use crate::config::PasswordOrigin;
 use crate::config::Profile;
 use crate::config::RepoSettings;
-use crate::config::Setting;
 use crate::disk::RealDisk;
 use crate::repo;
+use crate::source::files::Fit;
+use crate::source::files::Kind;
 use crate::source::files::Patterns;
+use crate::source::files::Rules;
 use crate::source::files::Tree;
 use crate::store::DirStore;
 use serde::Serialize;
-use serde_json::Value;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-
-#[derive(Serialize)]
-struct PathBody {
-    path: Option<String>,
-    exists: bool,
-    origin: Option<OriginBody>,
-    looked_for: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct ShowBody {
-    items: Vec<ItemBody>,
-}
-
-#[derive(Serialize)]
-struct ItemBody {
-    key: String,
-    value: Value,
-    origin: OriginBody,
-}
-
-#[derive(Serialize)]
-struct OriginBody {
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-}
 
 #[derive(Serialize)]
 struct CheckBody {
@@ -81,194 +52,8 @@ struct Problem {
     hint: Option<String>,
 }
 
-/// Does what is asked about the configuration.
-pub(super) fn run(session: &Session, command: &ConfigCommand) -> Outcome<u8> {
-    match command {
-        ConfigCommand::Check => check(session),
-        ConfigCommand::Show(args) => show(session, args),
-        ConfigCommand::Path => path(session),
-        ConfigCommand::Schema => schema(session),
-    }
-}
-
-/// Returns a value of TOML as JSON.
-pub(super) fn json_of(value: &str) -> Value {
-    let table = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
-    let value = table.and_then(|mut table| table.remove("value"));
-    value.map_or(Value::Null, |value| {
-        serde_json::to_value(value).unwrap_or_default()
-    })
-}
-
-fn path(session: &Session) -> Outcome<u8> {
-    let files = session.config_files()?;
-    let looked_for = files
-        .iter()
-        .map(|file| file.path.display().to_string())
-        .collect();
-    let found = files.iter().find(|file| file.exists);
-    let shown = found.or(files.first());
-    let output = &session.output;
-    if output.is_json() {
-        let body = PathBody {
-            path: shown.map(|file| file.path.display().to_string()),
-            exists: found.is_some(),
-            origin: shown.map(|file| origin_body(&file.origin)),
-            looked_for,
-        };
-        output.json(&json::document("config-path", body))?;
-        return Ok(DONE);
-    }
-    // Scripts open what is printed, be it there or not.
-    let Some(ConfigFile { path, exists, .. }) = shown else {
-        return Ok(DONE);
-    };
-    output.line(path.display().to_string())?;
-    if !exists {
-        output.remark(format!(
-            "it does not exist; looked for: {}",
-            looked_for.join(", ")
-        ));
-    }
-    Ok(DONE)
-}
-
-fn schema(session: &Session) -> Outcome<u8> {
-    let schema = config::schema::schema();
-    match session.output.is_json() {
-        true => {
-            #[derive(Serialize)]
-            struct Schema {
-                schema: Value,
-            }
-            let schema = Schema { schema };
-            session
-                .output
-                .json(&json::document("config-schema", schema))?;
-        }
-        false => {
-            let text = serde_json::to_string_pretty(&schema).unwrap_or_default();
-            session.output.line(text)?;
-        }
-    }
-    Ok(DONE)
-}
-
-/// Shows values as TOML, of the profiles named or of all.
-fn show(session: &Session, args: &ConfigShowArgs) -> Outcome<u8> {
-    let mut settings = chosen(session)?;
-    let names = session.profile_names();
-    for name in &names {
-        session.profile_named(name)?;
-    }
-    let prefixes = names
-        .iter()
-        .map(|name| format!("profile.{}.", config::write::name(name)));
-    let prefixes: Vec<String> = prefixes.collect();
-    let is_shown = |setting: &&Setting| {
-        let is_profile = setting.key.starts_with("profile.");
-        let mut prefixes = prefixes.iter();
-        names.is_empty() || !is_profile || prefixes.any(|p| setting.key.starts_with(p))
-    };
-    settings.extend(session.config()?.settings.iter().filter(is_shown).cloned());
-    let output = &session.output;
-    if output.is_json() {
-        let items = settings.into_iter().map(|setting| ItemBody {
-            value: json_of(&setting.value),
-            origin: origin_body(&setting.origin),
-            key: setting.key,
-        });
-        let items = items.collect();
-        output.json(&json::document("config", ShowBody { items }))?;
-        return Ok(DONE);
-    }
-    for setting in settings {
-        let line = text::safe(&format!("{} = {}", setting.key, setting.value));
-        match args.origin {
-            true => output.line(format!("{line}  # {}", origin_text(&setting.origin)))?,
-            false => output.line(line)?,
-        }
-    }
-    Ok(DONE)
-}
-
-/// Returns what was chosen for this run: the file, the repository, how it opens.
-fn chosen(session: &Session) -> Outcome<Vec<Setting>> {
-    let (global, environment) = (&session.global, &session.environment);
-    let mut out = Vec::new();
-    let mut push = |key: &str, value: String, origin| {
-        let key = key.to_string();
-        out.push(Setting { key, value, origin });
-    };
-    let quoted = |path: &Path| config::write::text(&path.to_string_lossy());
-    if let Some(file) = session.config_files()?.into_iter().find(|file| file.exists) {
-        push("config", quoted(&file.path), file.origin);
-    }
-    let names = session.profile_names();
-    if !names.is_empty() {
-        let origin = match global.profile.is_empty() {
-            true => Origin::Environment("STATEKEEP_PROFILE"),
-            false => Origin::Flag("--profile"),
-        };
-        push("profiles", config::write::texts(&names), origin);
-    }
-    if let Ok(target) = session.target(None) {
-        push("repo", quoted(&target.path), target.origin);
-    }
-    let files = [
-        (
-            &global.password_file,
-            Origin::Flag("--password-file"),
-            "password-file",
-        ),
-        (&global.key_file, Origin::Flag("--key-file"), "key-file"),
-        (
-            &environment.password_file,
-            Origin::Environment("STATEKEEP_PASSWORD_FILE"),
-            "password-file",
-        ),
-        (
-            &environment.key_file,
-            Origin::Environment("STATEKEEP_KEY_FILE"),
-            "key-file",
-        ),
-    ];
-    for (path, origin, key) in files {
-        if let Some(path) = path {
-            push(key, quoted(path), origin);
-        }
-    }
-    if environment.password.is_some() {
-        let origin = Origin::Environment("STATEKEEP_PASSWORD");
-        push("password", "\"(not shown)\"".to_string(), origin);
-    }
-    if let Some(dir) = &environment.cache_dir {
-        push("cache-dir", quoted(dir), Origin::Default);
-    }
-    Ok(out)
-}
-
-fn origin_text(origin: &Origin) -> String {
-    match origin {
-        Origin::Flag(name) => name.to_string(),
-        Origin::Environment(name) => format!("${name}"),
-        Origin::File(path, line) => text::safe(&format!("{}:{line}", path.display())),
-        Origin::Default => "default".to_string(),
-    }
-}
-
-fn origin_body(origin: &Origin) -> OriginBody {
-    let (kind, name, line) = match origin {
-        Origin::Flag(name) => ("flag", Some(name.to_string()), None),
-        Origin::Environment(name) => ("environment", Some(name.to_string()), None),
-        Origin::File(path, line) => ("file", Some(path.display().to_string()), Some(*line)),
-        Origin::Default => ("default", None, None),
-    };
-    OriginBody { kind, name, line }
-}
-
 /// Tests what no reading of the file alone can tell.
-fn check(session: &Session) -> Outcome<u8> {
+pub(super) fn run(session: &Session) -> Outcome<u8> {
     let Some(place) = session.config_place()? else {
         let files = session.config_files()?;
         let looked_for: Vec<String> = files.iter().map(|f| f.path.display().to_string()).collect();
@@ -279,7 +64,13 @@ fn check(session: &Session) -> Outcome<u8> {
         return Err(Failure::new("no-config", 13, message)
             .hint("statekeep profile detect PATH prints a profile to begin with"));
     };
-    let config = config::read(&place)?.map_err(|faults| failure_of(&faults))?;
+    let config = match read(&place)? {
+        Ok(config) => config,
+        Err(faults) if session.output.is_json() => {
+            return tell_faults(session, &place.file, faults);
+        }
+        Err(faults) => return Err(failure_of(&faults)),
+    };
     let mut problems = file_problems(&place.file);
     for repo in config.repos.values() {
         repo_problems(repo, &mut problems);
@@ -287,6 +78,7 @@ fn check(session: &Session) -> Outcome<u8> {
     for profile in config.profiles.values() {
         session.cx.check()?;
         profile_problems(&config, profile, &mut problems);
+        nested_problems(&config, profile, &mut problems);
     }
     let exit = match problems.iter().map(|problem| problem.level).max() {
         None => DONE,
@@ -330,6 +122,26 @@ fn check(session: &Session) -> Outcome<u8> {
         ))?;
     }
     Ok(exit)
+}
+
+/// Faults as a document, so that a program finds lines and hints apart.
+fn tell_faults(session: &Session, path: &Path, faults: Vec<Fault>) -> Outcome<u8> {
+    let problems = faults.into_iter().map(|fault| Problem {
+        level: "error",
+        at: format!("{}:{}", fault.path.display(), fault.line),
+        message: fault.message,
+        hint: fault.hint,
+    });
+    let body = CheckBody {
+        path: Some(path.display().to_string()),
+        status: "errors",
+        profiles: 0,
+        repos: 0,
+        problems: problems.collect(),
+        exit: 2,
+    };
+    session.output.json(&json::document("config-check", body))?;
+    Ok(2)
 }
 
 fn problem(level: &'static str, at: &str, message: String) -> Problem {
@@ -443,6 +255,43 @@ fn profile_problems(config: &Config, profile: &Profile, problems: &mut Vec<Probl
         Err(message) => return problems.push(problem("error", &at, message)),
     };
     missing_problems(&at, profile, &tree, problems);
+}
+
+/// A repository within what is backed up into it would grow for ever.
+fn nested_problems(config: &Config, profile: &Profile, problems: &mut Vec<Problem>) {
+    let Ok(root) = profile.root.canonicalize() else {
+        return;
+    };
+    let takes = Patterns::parse(profile.files.as_deref().unwrap_or_default());
+    let (Ok(takes), Ok(leaves)) = (takes, Rules::parse(&profile.exclude)) else {
+        return;
+    };
+    for repo in config.repos.values() {
+        let path = repo
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| repo.path.clone());
+        let Ok(below) = path.strip_prefix(&root) else {
+            continue;
+        };
+        // Any file of it stands for all.
+        let below = below.join("packs").join("x");
+        let bytes = below.as_os_str().as_bytes();
+        let mut above = below
+            .ancestors()
+            .skip(1)
+            .map(|dir| dir.as_os_str().as_bytes());
+        let is_taken = profile.files.is_none() || takes.fit(bytes, Kind::File) == Fit::Whole;
+        let is_left_out = leaves.exclude(bytes, Kind::File)
+            || above.any(|dir| !dir.is_empty() && leaves.exclude(dir, Kind::Directory));
+        if is_taken && !is_left_out {
+            let message = format!("repository {} lies in what is backed up", repo.name);
+            problems.push(Problem {
+                hint: Some("leave it out with `exclude`, or move it".to_string()),
+                ..problem("error", &format!("profile.{}", profile.name), message)
+            });
+        }
+    }
 }
 
 /// What is named without wildcards has to be there.
