@@ -29,7 +29,7 @@ impl Chunks<'_> {
         let mut chain = vec![*record];
         let mut last = *record;
         while let Some(base) = last.bases.first() {
-            let found = self.index.find_base(base, last.height).into_iter().next();
+            let found = self.find_base(base, last.height).into_iter().next();
             last = found.ok_or_else(|| missing_base(&last.id))?;
             chain.push(last);
         }
@@ -54,7 +54,7 @@ impl Chunks<'_> {
             needed.insert(record.pack);
             if record.bases.count() > 1 {
                 for base in self.bases(record)?.iter().skip(1) {
-                    let other = self.index.find_base(base, record.height).into_iter().next();
+                    let other = self.find_base(base, record.height).into_iter().next();
                     let other = other.ok_or_else(|| missing_base(&record.id))?;
                     self.add_needed_packs(&other, needed, budget)?;
                 }
@@ -134,7 +134,7 @@ impl Chunks<'_> {
         for record in chain.iter().rev() {
             if record.bases.count() > 1 {
                 for base in self.bases(record)?.iter().skip(1) {
-                    let other = self.index.find_base(base, record.height).into_iter().next();
+                    let other = self.find_base(base, record.height).into_iter().next();
                     let other = other.ok_or_else(|| missing_base(&record.id))?;
                     let plain = self.decode_chain(scratch, &self.chain(&other)?, budget)?;
                     prefix.extend_from_slice(&plain);
@@ -157,7 +157,11 @@ impl Chunks<'_> {
     ) -> Result<Vec<u8>> {
         let mut choices: Vec<Vec<Record>> = Vec::new();
         for base in self.bases(record)? {
-            choices.push(self.index.find_base(&base, record.height));
+            choices.push(self.find_base(&base, record.height));
+        }
+        // The fault is not this pack's.
+        if choices.iter().any(Vec::is_empty) {
+            return Err(missing_base(&record.id));
         }
         let combinations = choices
             .iter()

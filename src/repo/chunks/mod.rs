@@ -41,6 +41,8 @@ pub struct Chunks<'r> {
     index: Index,
     packs: RwLock<HashMap<PackId, PackEntry>>,
     segments: SegmentCache,
+    /// Packs in which nothing is looked for.
+    absent: BTreeSet<PackId>,
     /// Packs whose table cannot be read, and why.
     unreadable: Mutex<BTreeMap<PackId, Error>>,
     /// Packs because of which a chunk could not be read.
@@ -68,6 +70,16 @@ pub struct Scratch {
 impl<'r> Chunks<'r> {
     /// Opens the chunks of these packs. Tables that the local index lacks are read from the packs.
     pub fn open(repo: &'r Repo, packs: &BTreeMap<PackId, PackBytes>) -> Result<Chunks<'r>> {
+        Chunks::open_without(repo, packs, &BTreeSet::new())
+    }
+
+    /// Opens the chunks of these packs as if some of them were not there. What the local index
+    /// knows of those stays in it: it may be all that is left of their tables.
+    pub fn open_without(
+        repo: &'r Repo,
+        packs: &BTreeMap<PackId, PackBytes>,
+        absent: &BTreeSet<PackId>,
+    ) -> Result<Chunks<'r>> {
         let index_dir = repo.cache_dir().map(|dir| dir.join("index"));
         let index = Index::open(index_dir.as_deref());
         index.retain_packs(&|pack| packs.contains_key(pack));
@@ -85,6 +97,7 @@ impl<'r> Chunks<'r> {
             index,
             packs: RwLock::new(packs.iter().map(entry).collect()),
             segments: SegmentCache::default(),
+            absent: absent.clone(),
             unreadable: Mutex::default(),
             suspect: Mutex::default(),
         };
@@ -108,7 +121,7 @@ impl<'r> Chunks<'r> {
             let packs = self.packs.read().unwrap_or_else(PoisonError::into_inner);
             packs
                 .keys()
-                .filter(|pack| !known.contains(pack))
+                .filter(|pack| !known.contains(pack) && !self.absent.contains(pack))
                 .copied()
                 .collect()
         };
@@ -133,6 +146,12 @@ impl<'r> Chunks<'r> {
             .iter()
             .map(|(pack, error)| (*pack, error.to_string()))
             .collect()
+    }
+
+    /// Returns why the tables of packs could not be read, once.
+    pub fn unreadable(&self) -> Vec<(PackId, Error)> {
+        let unreadable = std::mem::take(&mut *self.lock_unreadable());
+        unreadable.into_iter().collect()
     }
 
     /// Returns the packs because of which a chunk could not be read from any of its records.
@@ -172,12 +191,20 @@ impl<'r> Chunks<'r> {
 
     /// Returns the records of a chunk, the least height first.
     pub fn find(&self, id: &ChunkId) -> Vec<Record> {
-        self.index.find(id)
+        let mut found = self.index.find(id);
+        found.retain(|record| self.is_there(record));
+        found
     }
 
     /// Returns the records that a record of this height may mean by this name of a base.
     pub fn find_base(&self, base: &BaseId, below_height: u8) -> Vec<Record> {
-        self.index.find_base(base, below_height)
+        let mut found = self.index.find_base(base, below_height);
+        found.retain(|record| self.is_there(record));
+        found
+    }
+
+    fn is_there(&self, record: &Record) -> bool {
+        self.absent.is_empty() || !self.absent.contains(&record.pack)
     }
 
     /// Replaces `out` by the stored bytes of a record.
