@@ -25,6 +25,8 @@ use statekeep::format::entry::Entry;
 use statekeep::format::entry::PackBytes;
 use statekeep::format::extents;
 use statekeep::format::extents::Extent;
+use statekeep::format::history::SeriesName;
+use statekeep::format::history::Span;
 use statekeep::format::key::Binding;
 use statekeep::format::key::Credential;
 use statekeep::format::key::Derivation;
@@ -41,6 +43,7 @@ use statekeep::format::manifest::Figures;
 use statekeep::format::manifest::Manifest;
 use statekeep::format::manifest::Rules;
 use statekeep::format::note::HoldUntil;
+use statekeep::format::note::Loss;
 use statekeep::format::note::Lost;
 use statekeep::format::note::Note;
 use statekeep::format::note::Proof;
@@ -616,6 +619,7 @@ fn manifest() -> Manifest {
         },
         databases: Some(ChunkId([9; 32])),
         parent: Some(SnapshotId([8; 32])),
+        without: Some([10; 16]),
         figures: Figures {
             files: 3,
             directories: 1,
@@ -682,7 +686,7 @@ fn checkpoint() -> State {
     state
 }
 
-fn notes() -> [(&'static str, Note); 11] {
+fn notes() -> [(&'static str, Note); 13] {
     let lost = Lost {
         packs: [PackId([2; 32])].into(),
         chunks: [ChunkId([3; 32]), ChunkId([4; 32])].into(),
@@ -697,6 +701,23 @@ fn notes() -> [(&'static str, Note); 11] {
         records: 9,
     };
     let until = HoldUntil::Time(Timestamp(5));
+    let loss = Loss {
+        count: 3,
+        paths: vec![b"a/b".to_vec()],
+    };
+    let name = SeriesName {
+        host: "nas1".into(),
+        profile: "homecore".into(),
+        root_path: b"/opt".to_vec(),
+    };
+    let span = Span {
+        last_day: 20_002,
+        backups: 3,
+        total_bytes: 1000,
+        read_bytes: 500,
+        new_bytes: 100,
+        stored_bytes: 50,
+    };
     [
         ("note-tag", Note::Tag(SNAPSHOT, "before-upgrade".into())),
         ("note-untag", Note::Untag(SNAPSHOT, "ü".into())),
@@ -707,6 +728,8 @@ fn notes() -> [(&'static str, Note); 11] {
         ("note-damage", Note::Damage(lost.clone())),
         ("note-healed", Note::Healed(lost)),
         ("note-figures", Note::Figures(figures)),
+        ("note-loss", Note::Loss(SNAPSHOT, loss)),
+        ("note-history", Note::History(name, [(20_000, span)].into())),
         (
             "note-replaced",
             Note::Replaced(

@@ -39,6 +39,8 @@ pub struct Manifest {
     pub databases: Option<ChunkId>,
     /// The snapshot the backup compared with.
     pub parent: Option<SnapshotId>,
+    /// What was known to be lost when it was made, by `Lost::digest`: it needs nothing of that.
+    pub without: Option<[u8; 16]>,
     /// What was counted.
     pub figures: Figures,
     /// Names given by people.
@@ -121,6 +123,9 @@ impl Manifest {
         if !self.scope.is_empty() {
             wire::put_field(&mut out, 24, self.scope.as_bytes());
         }
+        if let Some(without) = &self.without {
+            wire::put_field(&mut out, 34, without);
+        }
         if let Some(databases) = &self.databases {
             // Odd: whoever does not know of this chunk must not collect garbage.
             wire::put_field(&mut out, 25, databases.as_bytes());
@@ -168,6 +173,7 @@ impl Manifest {
                     manifest.rules.one_file_system = flags & ONE_FILE_SYSTEM != 0;
                     manifest.rules.skip_cache_dirs = flags & SKIP_CACHE_DIRS != 0;
                 }
+                34 => manifest.without = Some(wire::array(field)?),
                 other => wire::unknown_field(other)?,
             }
         }
@@ -260,6 +266,7 @@ mod tests {
             },
             databases: Some(ChunkId([9; 32])),
             parent: Some(SnapshotId([8; 32])),
+            without: Some([6; 16]),
             figures: Figures {
                 files: 3,
                 warnings: 9,

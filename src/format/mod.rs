@@ -9,6 +9,7 @@ pub mod container;
 pub mod database;
 pub mod entry;
 pub mod extents;
+pub mod history;
 pub mod key;
 pub mod keyfile;
 pub mod list;

@@ -4,6 +4,11 @@
 //! number is even and refused when it is odd: who ignores a hold deletes what somebody wants kept.
 
 use crate::context::Timestamp;
+use crate::format::history;
+use crate::format::history::History;
+use crate::format::history::SeriesName;
+use crate::format::history::Spans;
+use crate::format::manifest::Manifest;
 use crate::format::wire;
 use crate::format::wire::Decoded;
 use crate::format::wire::Malformed;
@@ -22,7 +27,12 @@ const PROOF: u64 = 10;
 const DAMAGE: u64 = 13;
 const HEALED: u64 = 15;
 const FIGURES: u64 = 16;
+const LOSS: u64 = 18;
+const HISTORY: u64 = 20;
 const REPLACED: u64 = 24;
+
+/// Paths named in one note about what a snapshot lost.
+pub const LOSS_PATHS_MAX: usize = 20;
 
 /// One remark.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +55,10 @@ pub enum Note {
     Figures(RepoFigures),
     /// The snapshot holds what a restore in place replaced.
     Replaced(SnapshotId, Replaced),
+    /// The snapshot cannot be restored whole. Replaces an earlier one; nothing lost takes it back.
+    Loss(SnapshotId, Loss),
+    /// What backups of a series counted whose snapshots are no more. Replaces an earlier one.
+    History(SeriesName, Spans),
     /// A kind from the future that may be ignored.
     Unknown(u64, Vec<u8>),
 }
@@ -85,6 +99,15 @@ pub struct Lost {
     pub packs: BTreeSet<PackId>,
     /// Single chunks.
     pub chunks: BTreeSet<ChunkId>,
+}
+
+/// What of a snapshot cannot be restored, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Loss {
+    /// How many paths.
+    pub count: u64,
+    /// The first of them.
+    pub paths: Vec<Vec<u8>>,
 }
 
 /// What a prune or a check counted.
@@ -155,6 +178,18 @@ impl Note {
                     wire::put_bytes(&mut out, pattern.as_bytes());
                 }
             }
+            Note::Loss(id, loss) => {
+                put_head(&mut out, LOSS, id);
+                wire::put_varint(&mut out, loss.count);
+                wire::put_varint(&mut out, loss.paths.len() as u64);
+                for path in &loss.paths {
+                    wire::put_bytes(&mut out, path);
+                }
+            }
+            Note::History(name, spans) => {
+                wire::put_varint(&mut out, HISTORY);
+                history::put(&mut out, name, spans);
+            }
             Note::Unknown(kind, body) => {
                 wire::put_varint(&mut out, *kind);
                 out.extend_from_slice(body);
@@ -205,6 +240,19 @@ impl Note {
                 }
                 Note::Replaced(id, Replaced { at, by, only })
             }
+            LOSS => {
+                let id = SnapshotId(reader.array()?);
+                let count = reader.varint()?;
+                let mut paths = Vec::new();
+                for _ in 0..reader.count(1)? {
+                    paths.push(reader.bytes()?.to_vec());
+                }
+                Note::Loss(id, Loss { count, paths })
+            }
+            HISTORY => {
+                let (name, spans) = history::take(&mut reader)?;
+                Note::History(name, spans)
+            }
             other if other.is_multiple_of(2) => {
                 return Ok(Note::Unknown(other, reader.rest().to_vec()));
             }
@@ -219,6 +267,16 @@ impl Lost {
     /// Returns true if nothing is lost.
     pub fn is_empty(&self) -> bool {
         self.packs.is_empty() && self.chunks.is_empty()
+    }
+
+    /// Returns a name for exactly this, by which a manifest says what it was made without; `None`
+    /// if nothing is lost.
+    pub fn digest(&self) -> Option<[u8; 16]> {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        let hash = blake3::hash(&bytes);
+        let half = hash.as_bytes().first_chunk().copied();
+        half.filter(|_| !self.is_empty())
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -260,6 +318,10 @@ pub struct Notes {
     pub replaced: BTreeMap<SnapshotId, Replaced>,
     /// The last figures.
     pub figures: Option<RepoFigures>,
+    /// Snapshots that cannot be restored whole.
+    pub losses: BTreeMap<SnapshotId, Loss>,
+    /// What backups counted whose snapshots are no more.
+    pub history: History,
     /// Kinds from the future, in order, for whoever understands them.
     pub unknown: Vec<(u64, Vec<u8>)>,
 }
@@ -295,12 +357,19 @@ impl Notes {
             Note::Replaced(id, replaced) => {
                 self.replaced.insert(id, replaced);
             }
+            Note::Loss(id, loss) if loss.count == 0 => drop(self.losses.remove(&id)),
+            Note::Loss(id, loss) => drop(self.losses.insert(id, loss)),
+            Note::History(name, spans) => drop(self.history.series.insert(name, spans)),
             Note::Unknown(kind, body) => self.unknown.push((kind, body)),
         }
     }
 
-    /// Forgets what was said about a snapshot that is no more.
-    pub fn forget_snapshot(&mut self, gone: &SnapshotId) {
+    /// Forgets what was said about a snapshot that is no more, and keeps what its backup counted.
+    pub fn forget_snapshot(&mut self, gone: &SnapshotId, manifest: Option<&[u8]>) {
+        if let Some(Ok(manifest)) = manifest.map(Manifest::decode) {
+            self.history.absorb(&manifest);
+        }
+        self.losses.remove(gone);
         self.tags.retain(|(id, _), _| id != gone);
         self.holds.remove(gone);
         self.proofs.remove(gone);
@@ -328,6 +397,10 @@ impl Notes {
         notes.extend(self.figures.map(Note::Figures));
         let replaced = self.replaced.iter();
         notes.extend(replaced.map(|(id, r)| Note::Replaced(*id, r.clone())));
+        let losses = self.losses.iter();
+        notes.extend(losses.map(|(id, loss)| Note::Loss(*id, loss.clone())));
+        let series = self.history.series.iter();
+        notes.extend(series.map(|(name, spans)| Note::History(name.clone(), spans.clone())));
         let unknown = self.unknown.iter();
         notes.extend(unknown.map(|(kind, body)| Note::Unknown(*kind, body.clone())));
         notes
@@ -387,6 +460,17 @@ mod tests {
                     only: vec!["/data/*.db".into(), "ü".into()],
                 },
             ),
+            Note::Loss(
+                id,
+                Loss {
+                    count: 3,
+                    paths: vec![b"a/b".to_vec()],
+                },
+            ),
+            Note::History(
+                SeriesName::default(),
+                [(0, history::Span::default())].into(),
+            ),
             Note::Unknown(1000, b"from the future".to_vec()),
         ]
     }
@@ -396,6 +480,24 @@ mod tests {
         for note in examples() {
             assert_eq!(Note::decode(&note.encode()), Ok(note));
         }
+    }
+
+    #[test]
+    fn what_a_removed_snapshot_counted_stays_and_its_losses_go() {
+        let id = SnapshotId([1; 32]);
+        let loss = Loss {
+            count: 1,
+            paths: Vec::new(),
+        };
+        let mut notes = Notes::default();
+        notes.apply(&Note::Loss(id, loss));
+
+        notes.forget_snapshot(&id, Some(&Manifest::default().encode()));
+        notes.forget_snapshot(&id, Some(b"no manifest"));
+
+        assert!(notes.losses.is_empty());
+        let spans = &notes.history.series[&SeriesName::default()];
+        assert_eq!(spans[&0].backups, 1);
     }
 
     #[test]

@@ -216,7 +216,8 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
             look = look.again();
             continue;
         }
-        let manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
+        let mut manifest = manifest(cx, options, &source, &run, started_at, parent.as_ref());
+        manifest.without = state.notes.lost.digest();
         let warnings = std::mem::take(&mut run.totals.warnings);
         if options.dry_run {
             own.finish();
@@ -320,6 +321,7 @@ fn manifest(
         tree: run.tree,
         databases: run.databases.records_id,
         parent: parent.map(|(id, _)| *id),
+        without: None,
         figures,
         tags: Vec::new(),
         program: concat!("statekeep ", env!("CARGO_PKG_VERSION")).to_string(),

@@ -159,6 +159,11 @@ pub(super) fn run(
 }
 
 /// Opens the chunks a scan may build on, and says how far the parent can be trusted.
+///
+/// What the log calls lost is as good as absent, so nothing new leans on it. The parent is trusted
+/// if it says that it was made without exactly that: then it needs none of it, and neither does
+/// what is taken from it. Any other parent may lack something, whatever the clocks say
+/// (`docs/decisions/0060-damage.md`).
 fn open_chunks<'r>(
     repo: &'r Repo,
     base: Base<'_>,
@@ -169,10 +174,13 @@ fn open_chunks<'r>(
     let mut packs = base.state.packs.clone();
     packs.extend(own.packs());
     packs.retain(|pack, _| !suspect.contains(pack));
-    let chunks = Chunks::open(repo, &packs)?;
+    let lost = &base.state.notes.lost;
+    let chunks = Chunks::open_without(repo, &packs, &lost.packs)?;
+    let needs_none = |(_, parent): &(SnapshotId, Manifest)| parent.without == lost.digest();
+    let is_sound = lost.is_empty() || base.parent.is_none_or(needs_none);
     let unreadable = chunks.unreadable_packs();
     unreadable.iter().for_each(|(pack, _)| own.remove(pack));
-    let trust = match unreadable.is_empty() && suspect.is_empty() {
+    let trust = match is_sound && unreadable.is_empty() && suspect.is_empty() {
         true => Trust::Parent,
         false => Trust::Nothing,
     };

@@ -75,8 +75,8 @@ impl State {
     fn change(&mut self, slot: &Slot) {
         let change = &slot.entry.change;
         for id in &change.remove_snapshots {
-            self.snapshots.remove(id);
-            self.notes.forget_snapshot(id);
+            let removed = self.snapshots.remove(id);
+            self.notes.forget_snapshot(id, removed.as_deref());
         }
         for added in &change.add_snapshots {
             self.snapshots.insert(added.id, added.manifest.clone());
@@ -96,6 +96,11 @@ impl State {
             self.notes.apply(note);
         }
     }
+}
+
+/// Returns the hash of the log with one more slot, of which this is the hash of the stored bytes.
+pub fn hash_after(previous: SlotHash, object_hash: &[u8; 32]) -> SlotHash {
+    next_hash(previous, object_hash)
 }
 
 /// Returns the hash of the log with one more slot.

@@ -39,6 +39,7 @@ pub use driver::survey;
 pub use driver::sweep;
 pub use driver::trim;
 pub use fold::Applied;
+pub use fold::hash_after;
 pub use read::ReadState;
 pub use rules::Rules;
 pub use step::Machine;
