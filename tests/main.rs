@@ -32,6 +32,7 @@ mod profiles;
 mod quiesced;
 mod readme;
 mod redb_versions;
+mod repair;
 mod restore;
 mod scatter;
 mod sidecars;

@@ -9,6 +9,7 @@ pub mod detect;
 pub mod hook;
 pub mod in_place;
 pub mod inspect;
+mod marks;
 pub mod notes;
 pub mod restore;
 mod scatter;

@@ -99,6 +99,17 @@ impl Covered {
         Ok(extents)
     }
 
+    /// Takes the blocks of an extent whose place was seen before; returns whether all were free.
+    pub(super) fn claim(&self, blocks: Range<u64>) -> Result<bool> {
+        let mut marks = self.lock();
+        for block in blocks {
+            if !marks.set(block)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Returns how long the file is.
     pub(super) fn size_bytes(&self) -> u64 {
         self.size_bytes

@@ -6,6 +6,7 @@
 use crate::context::Context;
 use crate::disk;
 use crate::disk::RealDisk;
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::container;
 use crate::format::container::ObjectKind;
@@ -15,6 +16,7 @@ use crate::repo::log::Draft;
 use crate::repo::log::LogKeys;
 use crate::repo::log::Outcome;
 use crate::repo::log::State;
+use crate::store::Key;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,7 +34,24 @@ impl Repo {
     pub fn read_state(&self, cx: &Context) -> Result<Arc<State>> {
         let remembered = self.remembered_state();
         let known = remembered.as_ref().map(|state| state.position);
-        let state = log::read_state(cx, self.store(), &self.log_keys(), remembered)?;
+        let read = |remembered| log::read_state(cx, self.store(), &self.log_keys(), remembered);
+        let state = match (read(remembered.clone()), remembered) {
+            // The slot to compare with cannot be read any more. If a checkpoint stands for it, its
+            // hash says the same.
+            (Err(Error::Corrupt { object, .. }), Some(seen))
+                if object == Key::slot(seen.position).to_string() =>
+            {
+                let state = read(None)?;
+                match state.hash_at(seen.position) {
+                    Some(hash) if hash != seen.log_hash() => {
+                        let reason = format!("{object} is not the one this machine has seen");
+                        return Err(Error::RolledBack { reason });
+                    }
+                    _ => state,
+                }
+            }
+            (state, _) => state?,
+        };
         if known != Some(state.position) {
             self.remember_state(cx, &state);
         }
@@ -48,7 +67,9 @@ impl Repo {
         Ok(outcome)
     }
 
-    fn remembered_state(&self) -> Option<Arc<State>> {
+    /// Returns the state this machine remembers from its last run, if it can be read. It says what
+    /// the log was then.
+    pub fn remembered_state(&self) -> Option<Arc<State>> {
         let object = std::fs::read(self.state_path()?).ok()?;
         let keys = self.log_keys();
         let plain = container::unseal(&keys.data, ObjectKind::Checkpoint, &object).ok()?;
@@ -64,6 +85,13 @@ impl Repo {
         let keys = self.secrets().data_keys();
         let object = container::seal(keys, ObjectKind::Checkpoint, salt, &plain);
         let _ = disk::replace_cache(&RealDisk, &path, &object);
+    }
+
+    /// Forgets what the local index holds. The next run reads the tables of all packs.
+    pub fn forget_index(&self) {
+        if let Some(dir) = self.cache_dir() {
+            let _ = std::fs::remove_dir_all(dir.join("index"));
+        }
     }
 
     fn state_path(&self) -> Option<PathBuf> {

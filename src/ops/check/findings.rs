@@ -1,6 +1,8 @@
 //! Collects what is wrong, by cause, and where it was met.
 
 use crate::error::Error;
+use crate::format::note::LOSS_PATHS_MAX;
+use crate::format::note::Loss;
 use crate::id::ChunkId;
 use crate::id::PackId;
 use crate::id::SnapshotId;
@@ -17,6 +19,10 @@ use std::sync::PoisonError;
 
 /// Messages kept for one cause.
 const MESSAGES_MAX: usize = 5;
+/// Lost chunks remembered by name. More tell nobody anything new.
+const LOST_CHUNKS_MAX: usize = 10_000;
+/// A fault of the disk, unlike one of rights or limits.
+const EIO: i32 = 5;
 
 /// Why something cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +42,18 @@ pub(super) type Reached = HashMap<ChunkId, BTreeSet<SnapshotId>>;
 pub(super) struct Findings {
     by_cause: Mutex<BTreeMap<Cause, Finding>>,
     bad_packs: Mutex<BTreeSet<PackId>>,
+    /// Packs that were not what they have to be, rather than out of reach just now.
+    damaged: Mutex<BTreeSet<PackId>>,
+    lost_chunks: Mutex<BTreeSet<ChunkId>>,
+    /// Paths by the node at which they were found lost.
+    lost_at: Mutex<HashMap<ChunkId, LostPaths>>,
+}
+
+/// Distinct paths, the first of them by name.
+#[derive(Default)]
+struct LostPaths {
+    seen: HashSet<u64>,
+    first: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -57,16 +75,59 @@ impl Findings {
     }
 
     /// Notes a pack of which nothing can be used.
-    pub(super) fn bad_pack(&self, pack: PackId, message: impl Into<String>) {
+    pub(super) fn bad_pack(&self, pack: PackId, error: &Error) {
         lock(&self.bad_packs).insert(pack);
+        if is_damage(error) {
+            lock(&self.damaged).insert(pack);
+        }
+        self.note(&Cause::Pack(pack), cause_of(error).1);
+    }
+
+    /// Notes a pack whose bytes are not its own: what was in it may be anywhere, or nowhere.
+    pub(super) fn rotten(&self, pack: PackId, message: impl Into<String>) {
+        lock(&self.bad_packs).insert(pack);
+        self.damaged(pack, message);
+    }
+
+    /// Notes a pack that is not what it has to be.
+    pub(super) fn damaged(&self, pack: PackId, message: impl Into<String>) {
+        lock(&self.damaged).insert(pack);
         self.note(&Cause::Pack(pack), message);
     }
 
     /// Notes an error and returns its cause.
     pub(super) fn error(&self, error: &Error) -> Cause {
         let (cause, message) = cause_of(error);
+        match (&cause, error) {
+            (Cause::Pack(pack), error) if is_damage(error) => {
+                lock(&self.damaged).insert(*pack);
+            }
+            (Cause::Lost, Error::Missing { object }) => {
+                let id = object.rsplit(' ').next().and_then(|id| id.parse().ok());
+                id.iter().for_each(|id| self.lost_chunk(id));
+            }
+            _ => {}
+        }
         self.note(&cause, message);
         cause
+    }
+
+    /// Remembers a chunk that no pack has.
+    pub(super) fn lost_chunk(&self, id: &ChunkId) {
+        let mut lost = lock(&self.lost_chunks);
+        if lost.len() < LOST_CHUNKS_MAX {
+            lost.insert(*id);
+        }
+    }
+
+    /// Returns the chunks that no pack has.
+    pub(super) fn lost_chunks(&self) -> BTreeSet<ChunkId> {
+        lock(&self.lost_chunks).clone()
+    }
+
+    /// Returns the packs of which something is wrong for certain.
+    pub(super) fn damaged_packs(&self) -> BTreeSet<PackId> {
+        lock(&self.damaged).clone()
     }
 
     /// Notes that a path is lost, and at which node of a tree that was found.
@@ -75,6 +136,39 @@ impl Findings {
         let finding = by_cause.entry(cause.clone()).or_default();
         finding.nodes.insert(*node);
         finding.paths.add(path, 0);
+        drop(by_cause);
+        let hash = blake3::hash(path);
+        let hash = hash.as_bytes().first_chunk().copied().unwrap_or_default();
+        let mut lost_at = lock(&self.lost_at);
+        let lost = lost_at.entry(*node).or_default();
+        if lost.seen.insert(u64::from_le_bytes(hash)) {
+            lost.first.insert(path.to_vec());
+            if lost.first.len() > LOSS_PATHS_MAX {
+                lost.first.pop_last();
+            }
+        }
+    }
+
+    /// Returns what each snapshot cannot be restored with, by what snapshots reach.
+    pub(super) fn losses(&self, reached: &Reached) -> BTreeMap<SnapshotId, Loss> {
+        let mut losses: BTreeMap<SnapshotId, Loss> = BTreeMap::new();
+        for (node, lost) in lock(&self.lost_at).iter() {
+            for snapshot in reached.get(node).into_iter().flatten() {
+                let loss = losses.entry(*snapshot).or_default();
+                loss.count += lost.seen.len() as u64;
+                loss.paths.extend(lost.first.iter().cloned());
+            }
+        }
+        for loss in losses.values_mut() {
+            loss.paths.sort_unstable();
+            loss.paths.truncate(LOSS_PATHS_MAX);
+        }
+        losses
+    }
+
+    /// Returns the packs of which nothing can be used.
+    pub(super) fn bad_packs(&self) -> BTreeSet<PackId> {
+        lock(&self.bad_packs).clone()
     }
 
     pub(super) fn has_bad_packs(&self) -> bool {
@@ -132,6 +226,16 @@ impl Findings {
             }
         };
         by_cause.into_iter().map(problem).collect()
+    }
+}
+
+/// Returns whether an error means that bytes are gone. Others pass, with the rights of another user
+/// or another day, and nobody is to give up a pack for them.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } | Error::Missing { .. } => true,
+        Error::Io { source, .. } => source.raw_os_error() == Some(EIO),
+        _ => false,
     }
 }
 

@@ -17,17 +17,15 @@ use crate::format::pack::Codec;
 use crate::format::pack::Row;
 use crate::format::pack::TAIL_BYTES;
 use crate::format::wire::Decoded;
-use crate::id::ChunkId;
 use crate::id::PackId;
 use crate::ops::budget::Budget;
 use crate::ops::check::CheckReport;
-use crate::ops::check::ReadData;
 use crate::ops::check::findings::Cause;
 use crate::ops::check::findings::Findings;
 use crate::ops::check::findings::cause_of;
 use crate::ops::check::for_each;
+use crate::ops::check::overlaps::ExtentEnds;
 use crate::ops::inspect;
-use crate::ops::scatter;
 use crate::repo::Repo;
 use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
@@ -36,8 +34,8 @@ use crate::repo::index::Record;
 use crate::store::Folder;
 use crate::store::Key;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -51,34 +49,13 @@ const HELD_BYTES_MAX: u64 = 48 << 20;
 /// Records that do not decode, by pack and offset, and why.
 pub(super) type Damaged = HashMap<(PackId, u32), Cause>;
 
-/// What was learned of chunks of data on the way: of those that hold extents, where in a file the
-/// last one ends. Which streams a chunk is part of is found out later, so every chunk is tried.
-#[derive(Default)]
-pub(super) struct ExtentEnds {
-    /// Packs that were read from end to end.
-    packs: HashSet<PackId>,
-    ends: HashMap<ChunkId, u64>,
-}
-
-impl ExtentEnds {
-    /// Returns what is wrong with the chunk of a stream of extents in a file of this length, if its
-    /// pack was read.
-    pub(super) fn wrong(&self, id: &ChunkId, pack: &PackId, size_bytes: u64) -> Option<&str> {
-        match self.ends.get(id) {
-            _ if !self.packs.contains(pack) => None,
-            Some(end) if *end <= size_bytes => None,
-            Some(_) => Some("an extent lies beyond the end of the file"),
-            None => Some("it does not hold extents"),
-        }
-    }
-}
-
 /// Opens every pack and returns those whose table can be used.
 pub(super) fn open_all(
     cx: &Context,
     repo: &Repo,
     packs: &BTreeMap<PackId, PackBytes>,
     findings: &Findings,
+    without: &BTreeSet<PackId>,
     report: &mut CheckReport,
 ) -> Result<BTreeMap<PackId, PackBytes>> {
     let mut listed = BTreeMap::new();
@@ -96,14 +73,15 @@ pub(super) fn open_all(
         }
     }
     let readable = Mutex::new(BTreeMap::new());
-    let all: Vec<_> = packs.iter().collect();
+    let wanted = packs.iter().filter(|(pack, _)| !without.contains(pack));
+    let all: Vec<_> = wanted.collect();
     for_each(cx, &all, |(pack, bytes), _| {
         match open_pack(repo, pack, bytes, listed.get(pack).copied()) {
             Ok(_) => {
                 let mut readable = readable.lock().unwrap_or_else(PoisonError::into_inner);
                 readable.insert(**pack, **bytes);
             }
-            Err(error) => findings.bad_pack(**pack, cause_of(&error).1),
+            Err(error) => findings.bad_pack(**pack, &error),
         }
         cx.progress.event(Event::Done { files: 1, bytes: 0 });
         Ok(())
@@ -161,22 +139,6 @@ fn open_pack(
     pack::decode_table(&table).map_err(|malformed| malformed.of(object()))
 }
 
-/// Returns the packs to be read from end to end.
-pub(super) fn sample(
-    cx: &Context,
-    packs: &BTreeMap<PackId, PackBytes>,
-    read_data: ReadData,
-) -> Result<Vec<(PackId, PackBytes)>> {
-    let mut all: Vec<_> = packs.iter().map(|(pack, bytes)| (*pack, *bytes)).collect();
-    if let ReadData::Percent(percent) = read_data {
-        let seed: [u8; 32] = cx.random_bytes()?;
-        all.sort_by_key(|(pack, _)| *blake3::keyed_hash(&seed, pack.as_bytes()).as_bytes());
-        let share = all.len() as f64 * percent.clamp(0.0, 100.0) / 100.0;
-        all.truncate(share.ceil() as usize);
-    }
-    Ok(all)
-}
-
 /// Checks what is in the packs.
 pub(super) struct PackCheck<'a> {
     cx: &'a Context,
@@ -184,7 +146,8 @@ pub(super) struct PackCheck<'a> {
     findings: &'a Findings,
     damaged: Mutex<Damaged>,
     extent_ends: Mutex<ExtentEnds>,
-    has_broken_chains: Mutex<bool>,
+    broken_records: AtomicU64,
+    whole: Mutex<BTreeSet<PackId>>,
     read_packs: AtomicU64,
     read_records: AtomicU64,
 }
@@ -201,7 +164,8 @@ impl<'a> PackCheck<'a> {
             findings,
             damaged: Mutex::default(),
             extent_ends: Mutex::default(),
-            has_broken_chains: Mutex::new(false),
+            broken_records: AtomicU64::new(0),
+            whole: Mutex::default(),
             read_packs: AtomicU64::new(0),
             read_records: AtomicU64::new(0),
         }
@@ -227,16 +191,12 @@ impl<'a> PackCheck<'a> {
             if !self.chunks.find_base(base, row.height).is_empty() {
                 continue;
             }
-            *self
-                .has_broken_chains
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = true;
-            if self.chunks.find_base(base, u8::MAX).is_empty() {
-                let message = "records lean on chunks that no pack that can be read holds";
-                self.findings.note(&Cause::Lost, message);
-            } else {
+            // Whether anybody needs the record is found out with the trees: what was stored again
+            // leaves records behind that lean on nothing.
+            self.broken_records.fetch_add(1, Ordering::Relaxed);
+            if !self.chunks.find_base(base, u8::MAX).is_empty() {
                 let message = format!("chunk {} leans on a base that is not below it", row.id);
-                self.findings.note(&Cause::Pack(*pack), message);
+                self.findings.damaged(*pack, message);
             }
         }
     }
@@ -271,7 +231,10 @@ impl<'a> PackCheck<'a> {
         if blake3::hash(&object).as_bytes() != pack.as_bytes() {
             // What was in it is lost unless it turns up elsewhere.
             let message = "its bytes are not those it is named after";
-            self.findings.bad_pack(*pack, message);
+            self.findings.rotten(*pack, message);
+        } else {
+            let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            whole.insert(*pack);
         }
         let plain = match open_in_place(repo, object) {
             Ok(plain) => Some(plain),
@@ -296,8 +259,7 @@ impl<'a> PackCheck<'a> {
                     if row.encoding.kind == ChunkKind::Data
                         && let Ok(extents) = extents::decode(&plain)
                     {
-                        let end = extents.iter().map(scatter::end).max().unwrap_or(0);
-                        self.extent_ends().ends.insert(row.id, end);
+                        self.extent_ends().learn(row.id, &extents);
                     }
                     scratch.recycle(plain);
                 }
@@ -309,7 +271,7 @@ impl<'a> PackCheck<'a> {
             }
             self.read_records.fetch_add(1, Ordering::Relaxed);
         }
-        self.extent_ends().packs.insert(*pack);
+        self.extent_ends().read_through(*pack);
         Ok(())
     }
 
@@ -353,6 +315,9 @@ impl<'a> PackCheck<'a> {
     pub(super) fn count(&self, report: &mut CheckReport) {
         report.read_packs = self.read_packs.load(Ordering::Relaxed);
         report.read_records = self.read_records.load(Ordering::Relaxed);
+        report.broken_records = self.broken_records.load(Ordering::Relaxed);
+        let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        report.whole_packs.clone_from(&whole);
     }
 
     /// Returns the records that do not decode, `None` if every record found can be relied on, and
@@ -362,8 +327,7 @@ impl<'a> PackCheck<'a> {
             .damaged
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let broken = self.has_broken_chains.into_inner();
-        let broken = broken.unwrap_or_else(PoisonError::into_inner);
+        let broken = self.broken_records.into_inner() > 0;
         let is_whole = damaged.is_empty() && !broken && !self.findings.has_bad_packs();
         let ends = self.extent_ends.into_inner();
         let ends = ends.unwrap_or_else(PoisonError::into_inner);

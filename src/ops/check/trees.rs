@@ -31,9 +31,10 @@ use crate::ops::check::findings::Cause;
 use crate::ops::check::findings::Findings;
 use crate::ops::check::findings::Reached;
 use crate::ops::check::for_each;
+use crate::ops::check::overlaps::ExtentEnds;
+use crate::ops::check::overlaps::Overlaps;
 use crate::ops::check::packs;
 use crate::ops::check::packs::Damaged;
-use crate::ops::check::packs::ExtentEnds;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
@@ -74,7 +75,7 @@ pub(super) struct Trees<'a> {
     findings: &'a Findings,
     /// `None` while there is no reason to doubt any record.
     damaged: Option<Damaged>,
-    extent_ends: ExtentEnds,
+    overlaps: Overlaps<'a>,
     records: Mutex<HashMap<(PackId, u32), Option<Cause>>>,
     lists: Mutex<HashMap<Listed, Causes>>,
     clean: Causes,
@@ -92,7 +93,7 @@ impl<'a> Trees<'a> {
             chunks,
             findings,
             damaged,
-            extent_ends,
+            overlaps: Overlaps::new(chunks, findings, extent_ends),
             records: Mutex::default(),
             lists: Mutex::default(),
             clean: Causes::default(),
@@ -115,6 +116,7 @@ impl<'a> Trees<'a> {
             Ok(())
         })?;
         report.lists = lock(&self.lists).len() as u64;
+        report.has_unchecked_extents = self.overlaps.ends.is_cut();
         Ok(())
     }
 
@@ -199,8 +201,14 @@ impl<'a> Trees<'a> {
             else {
                 continue;
             };
-            for cause in self.stream(scratch, stream, *size_bytes).iter() {
+            let causes = self.stream(scratch, stream, *size_bytes);
+            for cause in causes.iter() {
                 self.findings.affects(cause, &node.id, &entry.path);
+            }
+            if causes.is_empty()
+                && let Some(cause) = self.overlaps.find(scratch, stream, *size_bytes)
+            {
+                self.findings.affects(&cause, &node.id, &entry.path);
             }
         }
     }
@@ -339,7 +347,7 @@ impl<'a> Trees<'a> {
         for record in self.chunks.find(id) {
             match self.record(&record) {
                 None if u64::from(record.plain_bytes) == plain_bytes => {
-                    let ends = &self.extent_ends;
+                    let ends = &self.overlaps.ends;
                     let reason = scattered.and_then(|size| ends.wrong(id, &record.pack, size))?;
                     return wrong(reason.to_string());
                 }
@@ -350,6 +358,9 @@ impl<'a> Trees<'a> {
                 }
                 Some(why) => cause = why,
             }
+        }
+        if cause == Cause::Lost {
+            self.findings.lost_chunk(id);
         }
         Some(cause)
     }
