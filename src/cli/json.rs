@@ -10,6 +10,8 @@ use crate::format::database::Engine;
 use crate::format::database::Method;
 use crate::format::database::Verdict;
 use crate::format::note::HoldUntil;
+use crate::format::note::Loss;
+use crate::id::SnapshotId;
 use crate::ops::snapshots::Snapshot;
 use serde::Serialize;
 
@@ -231,6 +233,23 @@ impl From<&Snapshot> for SnapshotBody {
             figures: (&manifest.figures).into(),
             program: manifest.program.clone(),
         }
+    }
+}
+
+/// What of a snapshot is lost.
+#[derive(Debug, Serialize)]
+pub(super) struct LossBody {
+    snapshot: String,
+    path_count: u64,
+    paths: Vec<PathField>,
+}
+
+/// Returns what of a snapshot is lost.
+pub(super) fn loss(snapshot: &SnapshotId, loss: &Loss) -> LossBody {
+    LossBody {
+        snapshot: snapshot.to_string(),
+        path_count: loss.count,
+        paths: loss.paths.iter().map(|path| PathField::new(path)).collect(),
     }
 }
 

@@ -225,7 +225,15 @@ impl Session {
 
     /// Returns the state of the repository and its snapshots, oldest first.
     pub(super) fn snapshots(&self, repo: &Repo) -> Outcome<(Arc<repo::log::State>, Vec<Snapshot>)> {
-        Ok(snapshots::list(&self.cx, repo)?)
+        snapshots::list(&self.cx, repo).map_err(|error| {
+            let failure = Failure::from(error);
+            match failure.code {
+                "damaged" | "missing" | "rolled-back" => {
+                    failure.or_hint(|| self.command_hint("check --repair -n"))
+                }
+                _ => failure,
+            }
+        })
     }
 
     /// Returns the snapshot that is meant.

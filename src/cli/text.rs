@@ -1,6 +1,7 @@
 //! Numbers, times and tables in words for people, and arguments quoted for a shell.
 
 use crate::context::Timestamp;
+use crate::format::note::Loss;
 use jiff::tz::TimeZone;
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -164,6 +165,17 @@ pub(super) fn quote(argument: &OsStr) -> Cow<'_, str> {
             out.into()
         }
     }
+}
+
+/// Returns what of a snapshot is lost, with the first paths.
+pub(super) fn loss(loss: &Loss) -> String {
+    const EXAMPLES: usize = 3;
+    let mut paths: Vec<String> = loss.paths.iter().take(EXAMPLES).map(|p| path(p)).collect();
+    if let Some(more @ 1..) = loss.count.checked_sub(paths.len() as u64) {
+        paths.push(format!("{more} more"));
+    }
+    let number = count(loss.count, "path", "paths");
+    format!("{number} cannot be restored: {}", paths.join(", "))
 }
 
 /// Where a column stands.

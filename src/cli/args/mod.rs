@@ -195,7 +195,13 @@ Examples:
 Example:
   statekeep cat latest:config/app.toml")]
     Cat(CatArgs),
-    /// Verify the repository
+    /// Verify the repository, and mend it
+    #[command(before_long_help = "\
+Examples:
+  statekeep check                       all that is needed is there
+  statekeep check --read-data=10%       and a part of it reads; ten times is everything
+  statekeep check latest --read-data    all that one snapshot needs reads
+  statekeep check --repair              mark what is lost; the next backup stores it again")]
     Check(CheckArgs),
     /// Make a repository, its key file and its recovery kit
     #[command(before_long_help = "\

@@ -1,11 +1,15 @@
 //! Arguments of the commands that prove what is stored.
 
 use clap::Args;
+use std::ffi::OsString;
 
 /// `check`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckArgs {
-    /// Read and verify stored data too: all of it, or this part
+    /// Check this snapshot only
+    #[arg(value_name = "REF", conflicts_with = "repair")]
+    pub reference: Option<OsString>,
+    /// Read and verify stored data too: all of it, or the part that was not read for longest
     #[arg(
         long,
         value_name = "P%",
@@ -15,6 +19,9 @@ pub(in crate::cli) struct CheckArgs {
         value_parser = parse_percent
     )]
     pub read_data: Option<f64>,
+    /// Mark what is lost, so that the next backup stores it again, and make the log readable
+    #[arg(long)]
+    pub repair: bool,
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

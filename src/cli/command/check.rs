@@ -1,4 +1,6 @@
-//! `check`: verifies the repository and tells every problem.
+//! `check`: verifies the repository and names what any damage hurts.
+
+mod repair;
 
 use crate::cli::args::CheckArgs;
 use crate::cli::command::DAMAGE;
@@ -7,11 +9,21 @@ use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
+use crate::format::manifest::Manifest;
 use crate::id::SnapshotId;
+use crate::ops::Tally;
 use crate::ops::check;
+use crate::ops::check::CheckOptions;
 use crate::ops::check::CheckProblem;
 use crate::ops::check::CheckReport;
 use crate::ops::check::ReadData;
+use crate::ops::check::Scope;
+use crate::ops::check::Usage;
+use crate::ops::check::log;
+use crate::ops::check::log::LogReport;
+use crate::ops::snapshots;
+use crate::repo::log::State;
+use crate::store::Key;
 use serde::Serialize;
 
 /// Snapshots and paths named with each problem.
@@ -26,9 +38,22 @@ struct Summary {
     read_packs: u64,
     orphan_packs: u64,
     orphan_bytes: u64,
+    #[serde(flatten)]
+    usage: Option<UsageBody>,
     problems: Vec<ProblemBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<repair::RepairBody>,
     seconds: f64,
     exit: u8,
+}
+
+#[derive(Serialize)]
+struct UsageBody {
+    records: u64,
+    needed_bytes: u64,
+    unneeded_bytes: u64,
+    unneeded_packs: u64,
+    unneeded_pack_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -44,30 +69,111 @@ struct ProblemBody {
 pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
     session.start("check")?;
     let repo = session.open_repo()?;
-    let (state, snapshots) = session.snapshots(&repo)?;
     let read_data = match args.read_data {
         None => ReadData::No,
         Some(percent) if percent >= 100.0 => ReadData::All,
         Some(percent) => ReadData::Percent(percent),
     };
-    let manifests = snapshots.into_iter().map(|s| (s.id, s.manifest));
-    let snapshots: Vec<_> = manifests.collect();
-    let report = check::check(&session.cx, &repo, &state.packs, &snapshots, read_data)?;
+    if args.repair {
+        return repair::run(session, &repo, read_data);
+    }
+    let (state, mut snapshots) = session.snapshots(&repo)?;
+    let log = log::inspect(&session.cx, &repo)?;
+    let mut options = CheckOptions {
+        read_data,
+        ..CheckOptions::default()
+    };
+    if let Some(reference) = &args.reference {
+        let one = session.resolve(&snapshots, reference.as_encoded_bytes())?;
+        snapshots = vec![one.clone()];
+        options.scope = Scope::Some;
+    }
+    let manifests = manifests(snapshots);
+    let report = check::check_with(&session.cx, &repo, &state.packs, &manifests, &options)?;
     session.reporter.finish();
+    let mut report = with_log(with_marks(report, &state, &manifests, read_data), &log);
+    if options.scope == Scope::Some {
+        report
+            .problems
+            .retain(|problem| !problem.snapshots.is_empty());
+    }
     let exit = match report.problems.is_empty() {
         true => DONE,
         false => DAMAGE,
     };
-    let output = &session.output;
-    if output.is_json() {
-        output.json(&json::document("summary", summary(&report, exit)))?;
+    if session.output.is_json() {
+        let summary = json::document("summary", summary(&report, None, exit));
+        session.output.json(&summary)?;
         return Ok(exit);
     }
+    tell(session, &report, &log)?;
+    if exit != DONE {
+        session.output.line(format!(
+            "What to do: {}",
+            session.command_hint("check --repair -n")
+        ))?;
+    }
+    Ok(exit)
+}
+
+/// Adds what is wrong with the log.
+fn with_log(mut report: CheckReport, log: &LogReport) -> CheckReport {
+    for (object, message) in log.problems() {
+        report.problems.push(CheckProblem {
+            object,
+            message,
+            snapshots: Vec::new(),
+            paths: Tally::default(),
+        });
+    }
+    report
+}
+
+/// Adds what the log says is lost and this check did not come upon: it may have read less.
+fn with_marks(
+    mut report: CheckReport,
+    state: &State,
+    snapshots: &[(SnapshotId, Manifest)],
+    read_data: ReadData,
+) -> CheckReport {
+    let marked = state.notes.lost.packs.iter().map(Key::pack);
+    for pack in marked.map(|key| key.to_string()) {
+        if report.problems.iter().all(|problem| problem.object != pack) {
+            report.problems.push(CheckProblem {
+                object: pack,
+                message: "an earlier check marked it as lost".to_string(),
+                snapshots: Vec::new(),
+                paths: Tally::default(),
+            });
+        }
+    }
+    let may_be_lost = snapshots.iter().filter(|_| read_data != ReadData::All);
+    for (id, _) in may_be_lost {
+        let known = state.notes.losses.get(id);
+        if let Some(loss) = known.filter(|_| !report.losses.contains_key(id)) {
+            report.problems.push(CheckProblem {
+                object: format!("snapshot {}", id.short()),
+                message: "an earlier check found that it is not whole".to_string(),
+                snapshots: vec![*id],
+                paths: Tally {
+                    count: loss.count,
+                    bytes: 0,
+                    sample: loss.paths.clone(),
+                },
+            });
+        }
+    }
+    report
+}
+
+/// Tells people what was found.
+fn tell(session: &Session, report: &CheckReport, log: &LogReport) -> Outcome<()> {
+    let output = &session.output;
     for line in report.problems.iter().flat_map(problem_lines) {
         output.line(line)?;
     }
-    if exit == DONE && output.is_quiet {
-        return Ok(exit);
+    if report.problems.is_empty() && output.is_quiet {
+        return Ok(());
     }
     output.line(format!(
         "Checked {} and {}, {} of them read through, in {}",
@@ -76,6 +182,24 @@ pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
         report.read_packs,
         text::duration(report.duration_ms)
     ))?;
+    if let Some(usage) = &report.usage {
+        output.line(usage_line(usage))?;
+    }
+    if report.orphans.count > 0 {
+        let packs = text::count(report.orphans.count, "pack", "packs");
+        let bytes = text::size(report.orphans.bytes);
+        output.line(format!(
+            "{packs} that no snapshot is made of yet or any more, {bytes}: no harm"
+        ))?;
+    }
+    for number in log.covered_slots.keys() {
+        output.line(format!(
+            "log/{number:012} cannot be read; a checkpoint stands for it, no harm"
+        ))?;
+    }
+    if report.has_unchecked_extents {
+        output.line("Too many pages of redb databases to tell whether any two overlap")?;
+    }
     match report.problems.len() as u64 {
         0 => output.line("No problems found")?,
         count => output.line(format!(
@@ -83,10 +207,22 @@ pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
             text::count(count, "problem", "problems")
         ))?,
     }
-    Ok(exit)
+    Ok(())
 }
 
-fn summary(report: &CheckReport, exit: u8) -> Summary {
+fn usage_line(usage: &Usage) -> String {
+    let needed = text::size(usage.needed_bytes);
+    match usage.unneeded_bytes {
+        0 => format!("Snapshots need all {needed} of records"),
+        unneeded => {
+            let packs = text::count(usage.unneeded_packs, "whole pack", "whole packs");
+            let unneeded = text::size(unneeded);
+            format!("Snapshots need {needed} of records; nobody needs {unneeded}, among it {packs}")
+        }
+    }
+}
+
+fn summary(report: &CheckReport, repair: Option<repair::RepairBody>, exit: u8) -> Summary {
     let body = |problem: &CheckProblem| ProblemBody {
         object: problem.object.clone(),
         message: problem.message.clone(),
@@ -103,6 +239,13 @@ fn summary(report: &CheckReport, exit: u8) -> Summary {
             .map(|path| json::PathField::new(path))
             .collect(),
     };
+    let usage = |usage: Usage| UsageBody {
+        records: usage.records,
+        needed_bytes: usage.needed_bytes,
+        unneeded_bytes: usage.unneeded_bytes,
+        unneeded_packs: usage.unneeded_packs,
+        unneeded_pack_bytes: usage.unneeded_pack_bytes,
+    };
     Summary {
         op: "check",
         status: if exit == DONE { "ok" } else { "damaged" },
@@ -111,10 +254,17 @@ fn summary(report: &CheckReport, exit: u8) -> Summary {
         read_packs: report.read_packs,
         orphan_packs: report.orphans.count,
         orphan_bytes: report.orphans.bytes,
+        usage: report.usage.map(usage),
         problems: report.problems.iter().map(body).collect(),
+        repair,
         seconds: json::seconds(report.duration_ms),
         exit,
     }
+}
+
+/// Returns the manifests of snapshots.
+fn manifests(snapshots: Vec<snapshots::Snapshot>) -> Vec<(SnapshotId, Manifest)> {
+    snapshots.into_iter().map(|s| (s.id, s.manifest)).collect()
 }
 
 fn problem_lines(problem: &CheckProblem) -> Vec<String> {
@@ -144,7 +294,6 @@ fn problem_lines(problem: &CheckProblem) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Tally;
 
     #[test]
     fn a_problem_names_what_is_lost_with_it() {

@@ -85,6 +85,10 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
         for line in plan_lines(session, snapshot, &options.target, &plan) {
             session.output.line(line)?;
         }
+        if let Some(loss) = state.notes.losses.get(&snapshot.id) {
+            let line = format!("  DAMAGED   {}", text::loss(loss));
+            session.output.line(line)?;
+        }
     }
     if session.global.dry_run {
         tell(session, snapshot, &options.target, &plan, None)?;

@@ -10,6 +10,7 @@ use crate::cli::session::Session;
 use crate::cli::text;
 use crate::cli::text::Align;
 use crate::context::Timestamp;
+use crate::error::Error;
 use crate::format::database::DatabaseRecord;
 use crate::format::database::Engine;
 use crate::format::database::Method;
@@ -26,6 +27,8 @@ struct Shown {
     #[serde(flatten)]
     snapshot: SnapshotBody,
     databases: Vec<DatabaseBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<json::LossBody>,
 }
 
 /// Shows one snapshot in full.
@@ -33,11 +36,16 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, args.reference.as_bytes())?;
+    let loss = state.notes.losses.get(&snapshot.id);
     let databases = match snapshot.manifest.databases {
         None => Vec::new(),
         Some(_) => {
             let chunks = Chunks::open(&repo, &state.packs)?;
-            inspect::databases(&chunks, &snapshot.manifest)?
+            match inspect::databases(&chunks, &snapshot.manifest) {
+                // What is lost is told below; the rest is worth showing.
+                Err(Error::Missing { .. } | Error::Corrupt { .. }) if loss.is_some() => Vec::new(),
+                databases => databases?,
+            }
         }
     };
     let output = &session.output;
@@ -45,12 +53,16 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
         let shown = Shown {
             snapshot: snapshot.into(),
             databases: databases.iter().map(DatabaseBody::from).collect(),
+            damage: loss.map(|loss| json::loss(&snapshot.id, loss)),
         };
         output.json(&json::document("snapshot", shown))?;
         return Ok(DONE);
     }
     for line in details(snapshot, session.cx.clock.now(), &session.zone) {
         output.line(line)?;
+    }
+    if let Some(loss) = loss {
+        output.line(format!("DAMAGED   {}", text::loss(loss)))?;
     }
     for line in database_lines(&databases) {
         output.line(line)?;

@@ -19,6 +19,7 @@ const ROWS: usize = 20;
 #[derive(Serialize)]
 struct Items {
     items: Vec<SnapshotBody>,
+    damaged: Vec<json::LossBody>,
 }
 
 /// Lists snapshots, newest first.
@@ -42,9 +43,14 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Outcome<u8> {
         None => ROWS,
     };
     let shown = &all[..all.len().min(limit)];
+    let losses = &state.notes.losses;
     if output.is_json() {
         let items = shown.iter().map(|&snapshot| snapshot.into()).collect();
-        output.json(&json::document("snapshots", Items { items }))?;
+        let lost = shown
+            .iter()
+            .filter_map(|s| Some((s.id, losses.get(&s.id)?)));
+        let damaged = lost.map(|(id, loss)| json::loss(&id, loss)).collect();
+        output.json(&json::document("snapshots", Items { items, damaged }))?;
         return Ok(DONE);
     }
     if all.is_empty() {
@@ -53,6 +59,12 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Outcome<u8> {
     }
     for line in rows(shown, session.cx.clock.now(), &session.zone) {
         output.line(line)?;
+    }
+    for snapshot in shown {
+        if let Some(loss) = losses.get(&snapshot.id) {
+            let id = snapshot.id.short();
+            output.line(format!("DAMAGED  {id}: {}", text::loss(loss)))?;
+        }
     }
     if shown.len() < all.len() {
         let more = all.len() - shown.len();
