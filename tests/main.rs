@@ -37,6 +37,7 @@ mod restore;
 mod scatter;
 mod sidecars;
 mod sled;
+mod stats;
 mod support;
 mod tidy;
 mod writers;

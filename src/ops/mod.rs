@@ -14,6 +14,7 @@ pub mod notes;
 pub mod restore;
 mod scatter;
 pub mod snapshots;
+pub mod stats;
 mod tally;
 
 pub use tally::Tally;

@@ -7,6 +7,7 @@ mod config;
 mod every_day;
 mod key;
 mod look;
+mod measure;
 mod prove;
 mod setup;
 
@@ -31,6 +32,8 @@ pub(super) use key::KeyCommand;
 pub(super) use key::NewPasswordArgs;
 pub(super) use look::CatArgs;
 pub(super) use look::LsArgs;
+pub(super) use measure::StatsArgs;
+pub(super) use measure::StatsBy;
 pub(super) use prove::CheckArgs;
 pub(super) use setup::CompletionsArgs;
 pub(super) use setup::DemoApplicationArgs;
@@ -203,6 +206,14 @@ Examples:
   statekeep check latest --read-data    all that one snapshot needs reads
   statekeep check --repair              mark what is lost; the next backup stores it again")]
     Check(CheckArgs),
+    /// Figures: what is stored, what it costs, and how fast it grows
+    #[command(before_long_help = "\
+Examples:
+  statekeep stats                         the repository and its profiles
+  statekeep stats --by snapshot           what each alone costs: forgetting it frees that much
+  statekeep stats --by table -p homecore  which tables the databases are made of
+  statekeep stats latest --by file        what one snapshot is made of")]
+    Stats(StatsArgs),
     /// Make a repository, its key file and its recovery kit
     #[command(before_long_help = "\
 Examples:

@@ -15,6 +15,7 @@ mod repo;
 mod restore;
 mod show;
 mod snapshots;
+mod stats;
 
 use crate::cli::args::Command;
 use crate::cli::failure::Outcome;
@@ -39,6 +40,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
         Command::Check(args) => check::run(session, &args),
+        Command::Stats(args) => stats::run(session, &args),
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),
         Command::Repo(_) => repo::info(session),

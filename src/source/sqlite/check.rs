@@ -16,7 +16,7 @@ pub enum Health {
 }
 
 /// Where the header says whether the database has a write-ahead log: for writers, for readers.
-const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
+pub(super) const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
 
 /// Runs `PRAGMA quick_check` on an image in memory.
 pub fn quick_check(mut image: Vec<u8>) -> Health {

@@ -26,6 +26,7 @@ mod merge;
 mod overlay;
 mod peek;
 mod refusal;
+mod tables;
 
 pub use check::Health;
 pub use check::quick_check;
@@ -37,6 +38,8 @@ pub use merge::merge_log;
 pub use peek::first_bytes;
 pub use refusal::Obstacle;
 pub use refusal::Refusal;
+pub use tables::PageOf;
+pub use tables::visit_pages;
 
 use copy::PrivateCopy;
 use free::FreePages;

@@ -1,0 +1,39 @@
+//! Arguments of the commands that measure.
+
+use clap::Args;
+use clap::ValueEnum;
+use std::ffi::OsString;
+
+/// `stats`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatsArgs {
+    /// Only this snapshot
+    #[arg(value_name = "REF")]
+    pub reference: Option<OsString>,
+    /// Only snapshots of this profile
+    #[arg(short, long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// What to list beside the totals
+    #[arg(long, value_name = "WHAT", default_value = "profile")]
+    pub by: StatsBy,
+    /// Show so many rows (0: all)
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+}
+
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum StatsBy {
+    /// Profiles, or roots without one
+    Profile,
+    /// Snapshots
+    Snapshot,
+    /// Databases over all their versions
+    Database,
+    /// Tables of the databases in the newest snapshots
+    Table,
+    /// Files over all their versions
+    File,
+    /// Days
+    Day,
+}
