@@ -26,15 +26,18 @@ const SAMPLE: &str = "ops/demo/application";
 
 /// Crates and constructs, each with the only places that may use it.
 const OWNED: &[(&str, &[&str])] = &[
+    ("age::", &["codec/age_file.rs"]),
     ("argon2::", &["format/key.rs"]),
     ("async fn", &["server"]),
     ("axum::", &["server"]),
     ("clap::", &["cli"]),
-    ("flate2::", &["ops/demo/archive.rs"]),
+    ("flate2::", &["codec/gzip.rs", "ops/demo/archive.rs"]),
+    ("rawzip::", &["ops/archive"]),
     ("redb::", &["source/redb", SAMPLE]),
     ("rusqlite::", &["source/sqlite", SAMPLE]),
+    ("sha2::", &["codec/sha256.rs"]),
     ("sled::", &["source/sled"]),
-    ("tar::", &["ops/demo/archive.rs"]),
+    ("tar::", &["ops/archive", "ops/demo/archive.rs"]),
     ("thread::scope", &["ops"]),
     ("thread::spawn", &["ops"]),
     ("tokio::", &["server"]),

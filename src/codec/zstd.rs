@@ -5,10 +5,16 @@
 //! differ between versions of the library; only what it decodes to is format.
 #![allow(unsafe_code, reason = "zstd ties a prefix to the life of the context")]
 
+use std::io;
+use std::io::BufRead;
+use std::io::ErrorKind;
+use std::io::Read;
 use zstd_safe::CCtx;
 use zstd_safe::CParameter;
 use zstd_safe::DCtx;
 use zstd_safe::DParameter;
+use zstd_safe::InBuffer;
+use zstd_safe::OutBuffer;
 
 /// The largest window a frame may ask for when it is decoded: prefix and plain bytes at most.
 const WINDOW_LOG_MAX: u32 = 27;
@@ -141,6 +147,52 @@ impl Default for Decoder {
     }
 }
 
+/// Reads what frames hold, one after the other. Anything else behind a frame is an error.
+pub struct FrameReader<R> {
+    reader: R,
+    context: DCtx<'static>,
+    /// Whether the bytes so far end in the middle of a frame.
+    is_inside: bool,
+}
+
+impl<R: BufRead> FrameReader<R> {
+    /// Returns a reader of the frames that `reader` yields.
+    pub fn new(reader: R) -> FrameReader<R> {
+        FrameReader {
+            reader,
+            context: Decoder::new().context,
+            is_inside: false,
+        }
+    }
+}
+
+impl<R: BufRead> Read for FrameReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let encoded = self.reader.fill_buf()?;
+            let is_end = encoded.is_empty();
+            let mut input = InBuffer::around(encoded);
+            let mut output = OutBuffer::around(&mut *buffer);
+            if is_end && !self.is_inside {
+                return Ok(0);
+            }
+            let step = self.context.decompress_stream(&mut output, &mut input);
+            let hint = step.map_err(|_| io::Error::new(ErrorKind::InvalidData, Undecodable))?;
+            let (taken, given) = (input.pos(), output.pos());
+            self.reader.consume(taken);
+            self.is_inside = hint != 0;
+            match (given, is_end) {
+                (0, true) => return Err(ErrorKind::UnexpectedEof.into()),
+                (0, false) => {}
+                (given, _) => return Ok(given),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +270,27 @@ mod tests {
                 assert_eq!(out, plain);
             }
         }
+    }
+
+    #[test]
+    fn frames_are_read_one_after_the_other_and_nothing_else_is() {
+        let mut encoder = Encoder::new(3);
+        let (first, second) = (noise(300_000, 7), vec![1; 500_000]);
+        let frames = [
+            encoder.whole(&first).to_vec(),
+            encoder.whole(&second).to_vec(),
+        ]
+        .concat();
+        let read = |frames: &[u8]| {
+            let mut plain = Vec::new();
+            let buffered = io::BufReader::with_capacity(1000, frames);
+            let read = FrameReader::new(buffered).read_to_end(&mut plain);
+            read.map(|_| plain)
+        };
+
+        assert_eq!(read(&frames).unwrap(), [first, second].concat());
+        assert_eq!(read(&[]).unwrap(), b"");
+        assert!(read(&frames[..frames.len() - 1]).is_err());
+        assert!(read(&[&frames[..], b"garbage"].concat()).is_err());
     }
 }
