@@ -8,6 +8,7 @@ pub(crate) mod attributes;
 pub(crate) mod beneath;
 pub mod jail;
 pub mod node;
+pub mod output;
 mod real;
 mod simulated;
 mod unnamed;
