@@ -6,6 +6,7 @@
 //! `cargo test write_the_examples -- --ignored`.
 
 use statekeep::codec::cipher::Suite;
+use statekeep::codec::sha256::Sha256Sum;
 use statekeep::context::Timestamp;
 use statekeep::format::checkpoint::Read;
 use statekeep::format::checkpoint::State;
@@ -42,6 +43,7 @@ use statekeep::format::list::StreamKind;
 use statekeep::format::manifest::Figures;
 use statekeep::format::manifest::Manifest;
 use statekeep::format::manifest::Rules;
+use statekeep::format::note::Export;
 use statekeep::format::note::HoldUntil;
 use statekeep::format::note::Loss;
 use statekeep::format::note::Lost;
@@ -686,7 +688,7 @@ fn checkpoint() -> State {
     state
 }
 
-fn notes() -> [(&'static str, Note); 13] {
+fn notes() -> [(&'static str, Note); 15] {
     let lost = Lost {
         packs: [PackId([2; 32])].into(),
         chunks: [ChunkId([3; 32]), ChunkId([4; 32])].into(),
@@ -699,6 +701,12 @@ fn notes() -> [(&'static str, Note); 13] {
         needed_bytes: 7,
         unneeded_bytes: 8,
         records: 9,
+    };
+    let export = Export {
+        at: Timestamp(7),
+        sha256: Sha256Sum([5; 32]),
+        archive_bytes: 300,
+        name: "app.tar.gz".into(),
     };
     let until = HoldUntil::Time(Timestamp(5));
     let loss = Loss {
@@ -741,6 +749,8 @@ fn notes() -> [(&'static str, Note); 13] {
                 },
             ),
         ),
+        ("note-export", Note::Export(SNAPSHOT, export)),
+        ("note-import", Note::Import(SNAPSHOT, Sha256Sum([6; 32]))),
         (
             "note-unknown",
             Note::Unknown(1000, b"from the future".to_vec()),

@@ -3,6 +3,7 @@
 //! `docs/format.md`, section "Notes". A kind this program does not know is kept as it is when its
 //! number is even and refused when it is odd: who ignores a hold deletes what somebody wants kept.
 
+use crate::codec::sha256::Sha256Sum;
 use crate::context::Timestamp;
 use crate::format::history;
 use crate::format::history::History;
@@ -30,6 +31,8 @@ const FIGURES: u64 = 16;
 const LOSS: u64 = 18;
 const HISTORY: u64 = 20;
 const REPLACED: u64 = 24;
+const IMPORT: u64 = 26;
+const EXPORT: u64 = 28;
 
 /// Paths named in one note about what a snapshot lost.
 pub const LOSS_PATHS_MAX: usize = 20;
@@ -59,6 +62,10 @@ pub enum Note {
     Loss(SnapshotId, Loss),
     /// What backups of a series counted whose snapshots are no more. Replaces an earlier one.
     History(SeriesName, Spans),
+    /// The snapshot was written into an archive.
+    Export(SnapshotId, Export),
+    /// The snapshot was made of the archive with this sum.
+    Import(SnapshotId, Sha256Sum),
     /// A kind from the future that may be ignored.
     Unknown(u64, Vec<u8>),
 }
@@ -119,6 +126,19 @@ pub struct RepoFigures {
     pub unneeded_bytes: u64,
     /// Records in all packs.
     pub records: u64,
+}
+
+/// An archive that was made of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Export {
+    /// When it was made.
+    pub at: Timestamp,
+    /// Its sum.
+    pub sha256: Sha256Sum,
+    /// Its length.
+    pub archive_bytes: u64,
+    /// The name of its file, `-` if it had none.
+    pub name: String,
 }
 
 impl Proof {
@@ -190,6 +210,17 @@ impl Note {
                 wire::put_varint(&mut out, HISTORY);
                 history::put(&mut out, name, spans);
             }
+            Note::Export(id, export) => {
+                put_head(&mut out, EXPORT, id);
+                out.extend_from_slice(&export.at.0.to_le_bytes());
+                out.extend_from_slice(&export.sha256.0);
+                wire::put_varint(&mut out, export.archive_bytes);
+                out.extend_from_slice(export.name.as_bytes());
+            }
+            Note::Import(id, sha256) => {
+                put_head(&mut out, IMPORT, id);
+                out.extend_from_slice(&sha256.0);
+            }
             Note::Unknown(kind, body) => {
                 wire::put_varint(&mut out, *kind);
                 out.extend_from_slice(body);
@@ -253,6 +284,17 @@ impl Note {
                 let (name, spans) = history::take(&mut reader)?;
                 Note::History(name, spans)
             }
+            EXPORT => {
+                let id = SnapshotId(reader.array()?);
+                let export = Export {
+                    at: take_time(&mut reader)?,
+                    sha256: Sha256Sum(reader.array()?),
+                    archive_bytes: reader.varint()?,
+                    name: rest_as_text(&mut reader)?,
+                };
+                Note::Export(id, export)
+            }
+            IMPORT => Note::Import(SnapshotId(reader.array()?), Sha256Sum(reader.array()?)),
             other if other.is_multiple_of(2) => {
                 return Ok(Note::Unknown(other, reader.rest().to_vec()));
             }
@@ -322,6 +364,10 @@ pub struct Notes {
     pub losses: BTreeMap<SnapshotId, Loss>,
     /// What backups counted whose snapshots are no more.
     pub history: History,
+    /// Archives made of snapshots: the last time each came out.
+    pub exports: BTreeMap<(SnapshotId, Sha256Sum), Export>,
+    /// The archives that snapshots were made of.
+    pub imports: BTreeMap<SnapshotId, Sha256Sum>,
     /// Kinds from the future, in order, for whoever understands them.
     pub unknown: Vec<(u64, Vec<u8>)>,
 }
@@ -360,6 +406,12 @@ impl Notes {
             Note::Loss(id, loss) if loss.count == 0 => drop(self.losses.remove(&id)),
             Note::Loss(id, loss) => drop(self.losses.insert(id, loss)),
             Note::History(name, spans) => drop(self.history.series.insert(name, spans)),
+            Note::Export(id, export) => {
+                self.exports.insert((id, export.sha256), export);
+            }
+            Note::Import(id, sha256) => {
+                self.imports.insert(id, sha256);
+            }
             Note::Unknown(kind, body) => self.unknown.push((kind, body)),
         }
     }
@@ -374,6 +426,8 @@ impl Notes {
         self.holds.remove(gone);
         self.proofs.remove(gone);
         self.replaced.remove(gone);
+        self.exports.retain(|(id, _), _| id != gone);
+        self.imports.remove(gone);
     }
 
     /// Returns the shortest list of notes with the same sum.
@@ -401,6 +455,9 @@ impl Notes {
         notes.extend(losses.map(|(id, loss)| Note::Loss(*id, loss.clone())));
         let series = self.history.series.iter();
         notes.extend(series.map(|(name, spans)| Note::History(name.clone(), spans.clone())));
+        let exports = self.exports.iter();
+        notes.extend(exports.map(|((id, _), export)| Note::Export(*id, export.clone())));
+        notes.extend(self.imports.iter().map(|(id, sum)| Note::Import(*id, *sum)));
         let unknown = self.unknown.iter();
         notes.extend(unknown.map(|(kind, body)| Note::Unknown(*kind, body.clone())));
         notes
@@ -471,6 +528,16 @@ mod tests {
                 SeriesName::default(),
                 [(0, history::Span::default())].into(),
             ),
+            Note::Export(
+                id,
+                Export {
+                    at: Timestamp(7),
+                    sha256: Sha256Sum([5; 32]),
+                    archive_bytes: 300,
+                    name: "app.tar.gz".into(),
+                },
+            ),
+            Note::Import(id, Sha256Sum([6; 32])),
             Note::Unknown(1000, b"from the future".to_vec()),
         ]
     }
