@@ -98,16 +98,15 @@ pub fn cat(
             match content {
                 Content::Bundled(_) => write(&small_content(chunks, &mut scratch, &at, index)?)?,
                 Content::Stream(stream) => {
-                    check_layout(stream)?;
-                    let mut pieces = Pieces::begin(chunks, stream, *size_bytes);
-                    let scratch = &mut scratch;
-                    if let Some(covered) = Covered::of(stream, *size_bytes) {
-                        write_scattered(chunks, scratch, &covered, pieces, temp_dir, &mut write)?;
-                        return Ok(*size_bytes);
-                    }
-                    while let Some(piece) = pieces.next(scratch)? {
-                        write_piece(chunks, scratch, &piece, &mut write)?;
-                    }
+                    let size_bytes = *size_bytes;
+                    write_stream(
+                        chunks,
+                        &mut scratch,
+                        stream,
+                        size_bytes,
+                        temp_dir,
+                        &mut write,
+                    )?;
                 }
             }
             Ok(*size_bytes)
@@ -116,6 +115,27 @@ pub fn cat(
             reason: format!("{} is {}, not a file", named(path), kind_name(other)),
         }),
     }
+}
+
+/// Writes the content of a file that has chunks of its own, as `cat` does.
+pub(super) fn write_stream(
+    chunks: &Chunks<'_>,
+    scratch: &mut Scratch,
+    stream: &Stream,
+    size_bytes: u64,
+    temp_dir: &Path,
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    check_layout(stream)?;
+    let mut pieces = Pieces::begin(chunks, stream, size_bytes);
+    if let Some(covered) = Covered::of(stream, size_bytes) {
+        return write_scattered(chunks, scratch, &covered, pieces, temp_dir, write);
+    }
+    while let Some(piece) = pieces.next(scratch)? {
+        pieces.nodes.clear();
+        write_piece(chunks, scratch, &piece, write)?;
+    }
+    Ok(())
 }
 
 /// Finds the entry with this path: the leaf that holds it and its place there.
@@ -321,7 +341,7 @@ fn named(path: &[u8]) -> String {
 }
 
 /// Returns what an entry is, in words.
-fn kind_name(kind: &Kind) -> &'static str {
+pub(super) fn kind_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::Directory => "a directory",
         Kind::File { .. } => "a file",

@@ -40,7 +40,7 @@ impl Only {
         Ok(Only { rules })
     }
 
-    pub(super) fn is_everything(&self) -> bool {
+    pub(in crate::ops) fn is_everything(&self) -> bool {
         self.rules.is_none()
     }
 
@@ -61,7 +61,7 @@ impl Only {
 
 /// What is to be done about an entry.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(in crate::ops) enum Step {
     /// It is to be restored: its place in the leaf.
     Wanted(usize),
     /// This directory leads to the entries that follow.
@@ -72,14 +72,14 @@ pub(super) enum Step {
 
 /// A leaf with at least one step.
 #[derive(Debug)]
-pub(super) struct SelectedLeaf {
+pub(in crate::ops) struct SelectedLeaf {
     pub id: ChunkId,
     pub leaf: Leaf,
     pub steps: Vec<Step>,
 }
 
 impl SelectedLeaf {
-    pub(super) fn entry<'a>(&'a self, step: &'a Step) -> &'a Entry {
+    pub(in crate::ops) fn entry<'a>(&'a self, step: &'a Step) -> &'a Entry {
         match step {
             Step::Wanted(index) | Step::Impossible(index) => &self.leaf.entries[*index],
             Step::Ancestor(entry) => entry,
@@ -88,7 +88,7 @@ impl SelectedLeaf {
 }
 
 /// The walk.
-pub(super) struct Selection<'a> {
+pub(in crate::ops) struct Selection<'a> {
     leaves: Leaves<'a>,
     only: &'a Only,
     /// Directories on the way to here that are not wanted so far.
@@ -99,7 +99,11 @@ pub(super) struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    pub(super) fn begin(chunks: &'a Chunks<'a>, root: &TreeRoot, only: &'a Only) -> Selection<'a> {
+    pub(in crate::ops) fn begin(
+        chunks: &'a Chunks<'a>,
+        root: &TreeRoot,
+        only: &'a Only,
+    ) -> Selection<'a> {
         Selection {
             leaves: Leaves::begin(chunks, root),
             only,
@@ -110,13 +114,13 @@ impl<'a> Selection<'a> {
     }
 
     /// Returns the path after which something could not be read, for people.
-    pub(super) fn last_path(&self) -> &[u8] {
+    pub(in crate::ops) fn last_path(&self) -> &[u8] {
         &self.last_path
     }
 
     /// Returns the next leaf that has something wanted. After an error the walk can go on: what
     /// could not be read is skipped.
-    pub(super) fn next(&mut self, scratch: &mut Scratch) -> Result<Option<SelectedLeaf>> {
+    pub(in crate::ops) fn next(&mut self, scratch: &mut Scratch) -> Result<Option<SelectedLeaf>> {
         while let Some(LeafAt { id, leaf }) = self.leaves.next(scratch)? {
             self.leaves.inner.clear();
             scratch.touched.clear();
