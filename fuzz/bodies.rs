@@ -41,6 +41,10 @@ use statekeep::format::wire::Reader;
 use statekeep::id::ChunkId;
 use statekeep::id::PackId;
 use statekeep::id::RepoId;
+use statekeep::ops::archive;
+use statekeep::ops::archive::Archive;
+use statekeep::ops::archive::listing;
+use statekeep::ops::archive::listing::Limits;
 use statekeep::repo::Access;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
@@ -48,6 +52,10 @@ use statekeep::repo::chunks::Scratch;
 use statekeep::store::Key;
 use statekeep::store::MemoryStore;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -56,7 +64,7 @@ pub(crate) type Body = fn(&[u8]);
 
 /// Every target by name.
 #[allow(dead_code, reason = "each fuzz target uses one")]
-pub(crate) const ALL: [(&str, Body); 14] = [
+pub(crate) const ALL: [(&str, Body); 15] = [
     ("config", config),
     ("key_slot", key_slot),
     ("container", container),
@@ -71,6 +79,7 @@ pub(crate) const ALL: [(&str, Body); 14] = [
     ("note", note),
     ("wire", wire),
     ("chunk_reader", chunk_reader),
+    ("archive", archive),
 ];
 
 const MANIFEST_KEY: [u8; 32] = [5; 32];
@@ -288,6 +297,90 @@ pub(crate) fn chunk_reader(bytes: &[u8]) {
                 .iter()
                 .any(|kind| chunk_id(*kind, &plain) == id)
         );
+    }
+}
+
+/// Bytes as an archive, and a tar whose headers are sound and say what the bytes like: their sums
+/// stand in the way of mutation.
+pub(crate) fn archive(bytes: &[u8]) {
+    judge(bytes);
+    let mut tar = Vec::new();
+    let mut input = Reader::new(bytes);
+    while let Ok([kind, name_bytes, link_bytes, content_bytes]) = input.array::<4>() {
+        let mut take = |len: u8| {
+            input
+                .take(usize::from(len % 100))
+                .unwrap_or_default()
+                .to_vec()
+        };
+        let (name, link, content) = (take(name_bytes), take(link_bytes), take(content_bytes));
+        put_header(&mut tar, kind, &name, &link, content.len());
+        tar.extend_from_slice(&content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    judge(&tar);
+}
+
+fn put_header(tar: &mut Vec<u8>, kind: u8, name: &[u8], link: &[u8], content_bytes: usize) {
+    let mut header = [0; 512];
+    header[..name.len()].copy_from_slice(name);
+    header[100..124].copy_from_slice(b"0000644\x000000000\x000000000\x00");
+    header[124..136].copy_from_slice(format!("{content_bytes:011o}\0").as_bytes());
+    header[136..148].copy_from_slice(b"00000000000\0");
+    header[148..156].fill(b' ');
+    header[156] = b"0125xLKgS3"[usize::from(kind % 10)];
+    header[157..157 + link.len()].copy_from_slice(link);
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    tar.extend_from_slice(&header);
+}
+
+/// What was let through has plain paths, each once, below directories, and links that stay inside.
+fn judge(bytes: &[u8]) {
+    let name = format!(
+        "statekeep-fuzz-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
+    let path = std::env::temp_dir().join(name);
+    File::create(&path).unwrap().write_all(bytes).unwrap();
+    let file = File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let Ok(Some(archive)) = Archive::of_file(file, Path::new("archive")) else {
+        return;
+    };
+    let limits = Limits {
+        members_max: 1000,
+        plain_bytes_max: 16 << 20,
+        ..Limits::default()
+    };
+    let Ok(listing) = listing::list(&Context::new(), &archive, &limits) else {
+        return;
+    };
+    let (mut paths, mut leaves) = (BTreeSet::new(), BTreeSet::new());
+    for listed in &listing.members {
+        let member = &listed.member;
+        assert!(is_plain_path(&member.path) && !member.path.is_empty());
+        assert!(paths.insert(member.path.clone()));
+        match &member.kind {
+            archive::Kind::Directory => {}
+            archive::Kind::HardLink(first) => {
+                let first = first.strip_prefix(b"./").unwrap_or(first);
+                assert!(leaves.contains(first));
+            }
+            archive::Kind::Symlink(target) => assert!(!target.starts_with(b"/")),
+            archive::Kind::CharDevice(..) | archive::Kind::BlockDevice(..) => panic!("a device"),
+            archive::Kind::File(_) | archive::Kind::Fifo => {}
+        }
+        if member.kind != archive::Kind::Directory {
+            leaves.insert(member.path.clone());
+        }
+    }
+    for path in &paths {
+        let mut ends = (0..path.len()).filter(|&end| path[end] == b'/');
+        assert!(!ends.any(|end| leaves.contains(&path[..end])));
     }
 }
 

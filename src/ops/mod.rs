@@ -1,5 +1,6 @@
 //! What people ask for, one file or folder for each verb. The only place that starts threads.
 
+pub mod archive;
 pub mod backup;
 mod budget;
 pub mod check;
