@@ -31,7 +31,7 @@ pub(super) fn is_racy(stat: &Stat) -> bool {
 }
 
 /// Makes a directory that nobody else may enter (I9).
-pub(super) fn create_directory(room: &Path) -> io::Result<PathBuf> {
+pub fn create_directory(room: &Path) -> io::Result<PathBuf> {
     for number in 0..u32::MAX {
         let name = format!("{COPY_PREFIX}{}-{number}", std::process::id());
         let directory = room.join(name);

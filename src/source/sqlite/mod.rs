@@ -27,6 +27,7 @@ mod overlay;
 mod peek;
 mod refusal;
 mod tables;
+mod vacuum;
 
 pub use check::Health;
 pub use check::quick_check;
@@ -40,6 +41,7 @@ pub use refusal::Obstacle;
 pub use refusal::Refusal;
 pub use tables::PageOf;
 pub use tables::visit_pages;
+pub use vacuum::vacuum_into;
 
 use copy::PrivateCopy;
 use free::FreePages;
