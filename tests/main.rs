@@ -13,6 +13,7 @@ mod cuts;
 mod decoders;
 mod demo;
 mod embedded;
+mod export;
 mod files;
 mod footprint;
 mod format_doc;

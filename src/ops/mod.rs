@@ -7,6 +7,7 @@ pub mod check;
 pub mod command;
 pub mod demo;
 pub mod detect;
+pub mod export;
 pub mod hook;
 pub mod in_place;
 pub mod inspect;
