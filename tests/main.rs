@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod archive_tools;
 mod awkward;
 mod backup;
 mod bench_repo;
@@ -21,6 +22,7 @@ mod gate;
 mod golden;
 mod heap;
 mod hostile;
+mod import;
 mod in_place;
 mod jail;
 mod kill;

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod detect;
 pub mod export;
 pub mod hook;
+pub mod import;
 pub mod in_place;
 pub mod inspect;
 mod marks;

@@ -77,10 +77,10 @@ pub fn list(cx: &Context, repo: &Repo) -> Result<(Arc<State>, Vec<Snapshot>)> {
 /// Splits `REF:path`. The colons of a time and of `tag:NAME` belong to the reference; a path may
 /// be any bytes and loses the slashes around it.
 pub fn split_path(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let skip = match argument.strip_prefix(b"tag:") {
-        Some(_) => b"tag:".len(),
-        None => time_len(argument),
-    };
+    // Names of imports have a colon of their own.
+    let tags = [&b"tag:import:"[..], b"tag:"];
+    let tag = tags.into_iter().find(|tag| argument.starts_with(tag));
+    let skip = tag.map_or_else(|| time_len(argument), <[u8]>::len);
     match argument[skip..].iter().position(|&byte| byte == b':') {
         None => (argument, None),
         Some(at) => {
@@ -491,7 +491,7 @@ mod tests {
 
     #[test]
     fn the_path_is_split_off_behind_the_colons_of_the_reference() {
-        let table: [(&str, &str, Option<&str>); 12] = [
+        let table: [(&str, &str, Option<&str>); 14] = [
             ("7c41", "7c41", None),
             ("7c41:", "7c41", Some("")),
             ("7c41:/", "7c41", Some("")),
@@ -499,6 +499,8 @@ mod tests {
             ("latest~2:data", "latest~2", Some("data")),
             ("tag:x", "tag:x", None),
             ("tag:x:data", "tag:x", Some("data")),
+            ("tag:import:a.zip", "tag:import:a.zip", None),
+            ("tag:import:a.zip:data", "tag:import:a.zip", Some("data")),
             ("2026-11-19:data", "2026-11-19", Some("data")),
             ("2026-11-19 17:32", "2026-11-19 17:32", None),
             ("2026-11-19 17:32:data", "2026-11-19 17:32", Some("data")),

@@ -30,6 +30,7 @@ pub(super) use databases::Finder;
 pub(super) use databases::Sniffed;
 pub(super) use source::Source;
 
+use crate::codec::sha256::Sha256Sum;
 use crate::context::Context;
 use crate::context::Timestamp;
 use crate::error::Error;
@@ -109,6 +110,21 @@ pub struct BackupOptions {
     /// redb databases that this very process has open, each with the handle it has. The pages are
     /// held while they are read, so that no writer can get in the way.
     pub holders: Vec<(PathBuf, Holder)>,
+    /// Where the content comes from, if the paths are only where it was unpacked.
+    pub origin: Option<Origin>,
+}
+
+/// The archive that a snapshot is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// When it was made: the time of the snapshot.
+    pub created_at: Timestamp,
+    /// The directory that all paths were in; empty if nobody knows.
+    pub root_path: Vec<u8>,
+    /// Its sum.
+    pub sha256: Sha256Sum,
+    /// Whether it lacks something.
+    pub is_partial: bool,
 }
 
 /// The handle of an open database, see `Hold`.
@@ -284,12 +300,26 @@ fn newest_of_series(
     let of_series = decoded.filter(|(_, manifest)| {
         manifest.host == options.host
             && manifest.profile == options.profile
-            && manifest.root_path == source.root_bytes()
+            && manifest.root_path == root_path(options, source)
     });
-    of_series.max_by_key(|(id, manifest)| {
-        let is_same_scope = manifest.scope == options.scope;
-        (is_same_scope, manifest.started_at, *id)
-    })
+    match &options.origin {
+        None => of_series.max_by_key(|(id, manifest)| {
+            let is_same_scope = manifest.scope == options.scope;
+            (is_same_scope, manifest.started_at, *id)
+        }),
+        // What was there next to that time is most like it.
+        Some(origin) => of_series.min_by_key(|(id, manifest)| {
+            let apart = origin.created_at.since_ns(manifest.started_at);
+            (apart.unsigned_abs(), *id)
+        }),
+    }
+}
+
+fn root_path<'p>(options: &'p BackupOptions, source: &'p Source) -> &'p [u8] {
+    match &options.origin {
+        Some(origin) => &origin.root_path,
+        None => source.root_bytes(),
+    }
 }
 
 fn manifest(
@@ -304,12 +334,15 @@ fn manifest(
     figures.warnings = run.totals.warnings.len() as u64;
     let duration_ns = cx.clock.now().since_ns(started_at).max(0);
     Manifest {
-        started_at,
+        started_at: options
+            .origin
+            .as_ref()
+            .map_or(started_at, |origin| origin.created_at),
         duration_ms: duration_ns.cast_unsigned() / 1_000_000,
         host: options.host.clone(),
         profile: options.profile.clone(),
         scope: options.scope.clone(),
-        root_path: source.root_bytes().to_vec(),
+        root_path: root_path(options, source).to_vec(),
         included: source.included().to_vec(),
         rules: Rules {
             exclude: options.exclude.clone(),
@@ -317,7 +350,11 @@ fn manifest(
             one_file_system: options.one_file_system,
             skip_cache_dirs: options.skip_cache_dirs,
         },
-        partial: figures.warnings > 0,
+        partial: figures.warnings > 0
+            || options
+                .origin
+                .as_ref()
+                .is_some_and(|origin| origin.is_partial),
         tree: run.tree,
         databases: run.databases.records_id,
         parent: parent.map(|(id, _)| *id),
@@ -357,6 +394,11 @@ fn draft(
             Note::Replaced(added.id, replaced.clone()),
         ]);
     }
+    let import = |origin: &Origin| Note::Import(added.id, origin.sha256);
+    draft
+        .change
+        .notes
+        .extend(options.origin.as_ref().map(import));
     draft.change.add_snapshots = vec![added];
     draft.change.add_packs = own_packs
         .iter()
