@@ -17,6 +17,8 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 /// Bytes kept back before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -39,6 +41,8 @@ pub(super) struct Output {
     /// Whether standard error takes colour.
     pub has_color: bool,
     stdout: Mutex<BufWriter<Stdout>>,
+    /// Whether standard output is taken by data, so that words go to standard error.
+    is_taken: AtomicBool,
 }
 
 impl Output {
@@ -49,6 +53,7 @@ impl Output {
             is_quiet,
             has_color,
             stdout: Mutex::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
+            is_taken: AtomicBool::new(false),
         }
     }
 
@@ -60,12 +65,20 @@ impl Output {
     /// Writes a line for people.
     pub(super) fn line(&self, line: impl AsRef<str>) -> Result<()> {
         debug_assert!(self.form == Form::Text, "standard output is for JSON");
+        if self.is_taken.load(Ordering::Relaxed) {
+            self.remark(line);
+            return Ok(());
+        }
         writeln!(self.lock(), "{}", line.as_ref()).map_err(Error::io("write", STDOUT))
     }
 
     /// Writes a line of JSON, at once: somebody may be waiting for it.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<()> {
         let line = json::line(value);
+        if self.is_taken.load(Ordering::Relaxed) {
+            let written = io::stderr().write_all(line.as_bytes());
+            return written.map_err(Error::io("write", "standard error"));
+        }
         let mut out = self.lock();
         let written = out.write_all(line.as_bytes()).and_then(|()| out.flush());
         written.map_err(Error::io("write", STDOUT))
@@ -80,6 +93,11 @@ impl Output {
     /// Writes what was kept back. A result that was not flushed was not given.
     pub(super) fn flush(&self) -> Result<()> {
         self.lock().flush().map_err(Error::io("write", STDOUT))
+    }
+
+    /// Says that standard output carries data from now on: words and JSON go to standard error.
+    pub(super) fn give_stdout_to_data(&self) {
+        self.is_taken.store(true, Ordering::Relaxed);
     }
 
     /// Returns a writer to standard output.

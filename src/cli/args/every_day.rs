@@ -1,5 +1,6 @@
 //! Arguments of the commands of every day.
 
+use crate::cli::args::TrustArgs;
 use clap::Args;
 use clap::ValueEnum;
 use std::ffi::OsString;
@@ -73,8 +74,8 @@ pub(in crate::cli) struct ShowArgs {
 /// `restore`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestoreArgs {
-    /// A snapshot, or a path in it
-    #[arg(value_name = "REF[:PATH]")]
+    /// A snapshot, or a path in it; or a file that is an archive
+    #[arg(value_name = "REF[:PATH]|ARCHIVE")]
     pub reference: OsString,
     /// Into this directory, which takes the place of the snapshot's root
     #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
@@ -91,6 +92,8 @@ pub(in crate::cli) struct RestoreArgs {
     /// Replace what differs; what the snapshot lacks stays
     #[arg(long, conflicts_with = "in_place")]
     pub overwrite: bool,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     /// In place: remove what the snapshot lacks
     #[arg(long, requires = "in_place")]
     pub delete: bool,

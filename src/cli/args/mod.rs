@@ -3,6 +3,7 @@
 //!
 //! Nothing is read here but the arguments: what the environment adds is in `environment`.
 
+mod archive;
 mod config;
 mod every_day;
 mod key;
@@ -11,6 +12,11 @@ mod measure;
 mod prove;
 mod setup;
 
+pub(super) use archive::ExportArgs;
+pub(super) use archive::FormatArg;
+pub(super) use archive::ImportArgs;
+pub(super) use archive::LayoutArg;
+pub(super) use archive::TrustArgs;
 pub(super) use config::ConfigArgs;
 pub(super) use config::ConfigCommand;
 pub(super) use config::ConfigShowArgs;
@@ -177,16 +183,33 @@ Examples:
     List(ListArgs),
     /// Show one snapshot in full
     Show(ShowArgs),
-    /// Put a snapshot, or part of it, into a directory
+    /// Put a snapshot or an archive, or part of it, into a directory
     #[command(before_long_help = "\
 Examples:
   statekeep restore latest --to ./app              show what would be done, and ask
   statekeep restore latest --to ./app --confirm    do it
   statekeep restore 7c41:config --to ./old --confirm
-  statekeep restore '2 hours ago' --in-place       show what would be replaced, and ask")]
+  statekeep restore '2 hours ago' --in-place       show what would be replaced, and ask
+  statekeep restore backup.tar.gz --to ./app       an archive, without any repository")]
     Restore(RestoreArgs),
     /// Put back what the last restore in place replaced
     Undo(UndoArgs),
+    /// Write a snapshot into an archive that other programs read
+    #[command(before_long_help = "\
+Examples:
+  statekeep export latest                          a tar.gz here, and its SHA-256 beside it
+  statekeep export latest:config -o config.zip
+  statekeep export latest -o - --format tar | tar -t
+  statekeep export latest --layout app             what the application itself would make
+  statekeep export latest --encrypt -o /mnt/stick")]
+    Export(ExportArgs),
+    /// Take backups that exist already in, as snapshots of their own date
+    #[command(before_long_help = "\
+Examples:
+  statekeep import hoziron-backup-20260605_020000.tar.gz --profile hoziron
+  statekeep import /data/backups/default           every backup in a directory, old to new
+  statekeep import backup.zip -n                   what it would do")]
+    Import(ImportArgs),
     /// List files in a snapshot
     #[command(before_long_help = "\
 Examples:

@@ -5,7 +5,9 @@ mod backup;
 mod check;
 mod config;
 mod demo;
+mod export;
 mod files;
+mod import;
 mod in_place;
 mod init;
 mod key;
@@ -13,6 +15,7 @@ pub(super) mod meta;
 mod profile;
 mod repo;
 mod restore;
+mod restore_archive;
 mod show;
 mod snapshots;
 mod stats;
@@ -37,6 +40,8 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Restore(args) if args.in_place => in_place::run(session, &args),
         Command::Restore(args) => restore::run(session, &args),
         Command::Undo(args) => in_place::undo(session, &args),
+        Command::Export(args) => export::run(session, args),
+        Command::Import(args) => import::run(session, args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
         Command::Check(args) => check::run(session, &args),

@@ -4,6 +4,7 @@ use crate::cli::args::RestoreArgs;
 use crate::cli::command::DAMAGE;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
+use crate::cli::command::restore_archive;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
@@ -68,6 +69,9 @@ pub(super) struct DoneBody {
 
 /// Restores.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
+    if let Some(path) = restore_archive::archive_path(args) {
+        return restore_archive::run(session, args, &path);
+    }
     let (reference, path) = split_path(args.reference.as_bytes());
     let mut options = options(args, path)?;
     session.start("restore")?;
@@ -186,7 +190,7 @@ fn database(chunks: &Chunks<'_>, snapshot: &Snapshot, name: &str) -> Outcome<Vec
 }
 
 /// Returns the pattern that matches this path and nothing else.
-fn exactly(path: &[u8]) -> Outcome<String> {
+pub(super) fn exactly(path: &[u8]) -> Outcome<String> {
     let path = std::str::from_utf8(path)
         .map_err(|_| Failure::usage("the path is not UTF-8").hint("use --only with a pattern"))?;
     let mut pattern = String::from("/");

@@ -15,6 +15,7 @@ use crate::format::database::DatabaseRecord;
 use crate::format::database::Engine;
 use crate::format::database::Method;
 use crate::format::database::Verdict;
+use crate::format::note::Export;
 use crate::format::note::HoldUntil;
 use crate::ops::inspect;
 use crate::ops::snapshots::Snapshot;
@@ -29,6 +30,19 @@ struct Shown {
     databases: Vec<DatabaseBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<json::LossBody>,
+    exports: Vec<ExportBody>,
+    /// The sum of the archive it was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported_sha256: Option<String>,
+}
+
+/// An archive that was made of it.
+#[derive(Serialize)]
+struct ExportBody {
+    at: String,
+    name: String,
+    sha256: String,
+    archive_bytes: u64,
 }
 
 /// Shows one snapshot in full.
@@ -48,12 +62,22 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
             }
         }
     };
+    let notes = &state.notes;
+    let exports = notes
+        .exports
+        .iter()
+        .filter(|((id, _), _)| *id == snapshot.id);
+    let mut exports: Vec<&Export> = exports.map(|(_, export)| export).collect();
+    exports.sort_by_key(|export| export.at);
+    let imported = notes.imports.get(&snapshot.id);
     let output = &session.output;
     if output.is_json() {
         let shown = Shown {
             snapshot: snapshot.into(),
             databases: databases.iter().map(DatabaseBody::from).collect(),
             damage: loss.map(|loss| json::loss(&snapshot.id, loss)),
+            exports: exports.iter().copied().map(ExportBody::from).collect(),
+            imported_sha256: imported.map(ToString::to_string),
         };
         output.json(&json::document("snapshot", shown))?;
         return Ok(DONE);
@@ -64,10 +88,33 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
     if let Some(loss) = loss {
         output.line(format!("DAMAGED   {}", text::loss(loss)))?;
     }
+    if let Some(sha256) = imported {
+        output.line(format!("made of   an archive with sha256 {sha256}"))?;
+    }
+    for export in exports {
+        let at = text::local_with_zone(export.at, &session.zone);
+        let size = text::size(export.archive_bytes);
+        output.line(format!(
+            "exported  {}, {size}, {at}",
+            text::safe(&export.name)
+        ))?;
+        output.line(format!("          sha256 {}", export.sha256))?;
+    }
     for line in database_lines(&databases) {
         output.line(line)?;
     }
     Ok(DONE)
+}
+
+impl From<&Export> for ExportBody {
+    fn from(export: &Export) -> ExportBody {
+        ExportBody {
+            at: text::rfc3339(export.at),
+            name: export.name.clone(),
+            sha256: export.sha256.to_string(),
+            archive_bytes: export.archive_bytes,
+        }
+    }
 }
 
 fn details(snapshot: &Snapshot, now: Timestamp, zone: &TimeZone) -> Vec<String> {
