@@ -9,15 +9,21 @@ use crate::ops::archive::members::damaged;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
+use serde::de::SeqAccess;
+use serde::de::Visitor;
 use std::collections::HashSet;
+use std::fmt;
 
 /// The name of the manifest in an archive.
 pub const MANIFEST_NAME: &str = "MANIFEST.json";
 /// What the field `type` says in ours.
 pub const MANIFEST_TYPE: &str = "statekeep-export";
-/// A longer one is a file like others. A million files take a quarter of it.
-pub(super) const BYTES_MAX: u64 = 1 << 30;
+/// A longer one is a file like others. A million files take about as much.
+pub(super) const BYTES_MAX: u64 = 256 << 20;
+/// More files make it something else: short rows would take far more room than their text.
+const FILES_MAX: usize = 2_000_000;
 
 /// What a manifest says. Everything but ours may say nothing.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -39,6 +45,7 @@ pub struct ArchiveManifest {
     /// The directory that everything was in.
     #[serde(default)]
     pub root: Option<RootRow>,
+    #[serde(deserialize_with = "bounded")]
     files: Vec<FileItem>,
 }
 
@@ -98,6 +105,32 @@ pub(super) fn may_be(path: &[u8]) -> bool {
 /// Reads a manifest; `None` if it is something else of that name.
 pub(super) fn parse(bytes: &[u8]) -> Option<ArchiveManifest> {
     serde_json::from_slice(bytes).ok()
+}
+
+/// Reads the list of files, up to a number.
+fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<FileItem>, D::Error> {
+    struct Files;
+
+    impl<'de> Visitor<'de> for Files {
+        type Value = Vec<FileItem>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {FILES_MAX} files")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut files = Vec::new();
+            while let Some(item) = from.next_element()? {
+                if files.len() == FILES_MAX {
+                    return Err(serde::de::Error::invalid_length(FILES_MAX + 1, &self));
+                }
+                files.push(item);
+            }
+            Ok(files)
+        }
+    }
+
+    from.deserialize_seq(Files)
 }
 
 /// Compares what a manifest says with what is there. Ours names everything; that of an application
