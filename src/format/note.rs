@@ -192,11 +192,7 @@ impl Note {
             }
             Note::Replaced(id, replaced) => {
                 put_head(&mut out, REPLACED, id);
-                out.extend_from_slice(&replaced.at.0.to_le_bytes());
-                out.extend_from_slice(replaced.by.as_bytes());
-                for pattern in &replaced.only {
-                    wire::put_bytes(&mut out, pattern.as_bytes());
-                }
+                replaced.encode(&mut out);
             }
             Note::Loss(id, loss) => {
                 put_head(&mut out, LOSS, id);
@@ -212,10 +208,7 @@ impl Note {
             }
             Note::Export(id, export) => {
                 put_head(&mut out, EXPORT, id);
-                out.extend_from_slice(&export.at.0.to_le_bytes());
-                out.extend_from_slice(&export.sha256.0);
-                wire::put_varint(&mut out, export.archive_bytes);
-                out.extend_from_slice(export.name.as_bytes());
+                export.encode(&mut out);
             }
             Note::Import(id, sha256) => {
                 put_head(&mut out, IMPORT, id);
@@ -302,6 +295,25 @@ impl Note {
         };
         reader.finish()?;
         Ok(note)
+    }
+}
+
+impl Replaced {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.at.0.to_le_bytes());
+        out.extend_from_slice(self.by.as_bytes());
+        for pattern in &self.only {
+            wire::put_bytes(out, pattern.as_bytes());
+        }
+    }
+}
+
+impl Export {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.at.0.to_le_bytes());
+        out.extend_from_slice(&self.sha256.0);
+        wire::put_varint(out, self.archive_bytes);
+        out.extend_from_slice(self.name.as_bytes());
     }
 }
 

@@ -67,9 +67,6 @@ pub(in crate::cli) struct ImportArgs {
     /// Archives, single databases, or directories of them
     #[arg(value_name = "ARCHIVE", required = true)]
     pub archives: Vec<PathBuf>,
-    /// As backups of this profile [default: what the archive says]
-    #[arg(long = "profile", value_name = "NAME")]
-    pub profile: Option<String>,
     /// As backups of this machine [default: what the archive says, else this one]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,

@@ -10,9 +10,6 @@ pub(in crate::cli) struct StatsArgs {
     /// Only this snapshot
     #[arg(value_name = "REF")]
     pub reference: Option<OsString>,
-    /// Only snapshots of this profile
-    #[arg(short, long, value_name = "NAME")]
-    pub profile: Option<String>,
     /// What to list beside the totals
     #[arg(long, value_name = "WHAT", default_value = "profile")]
     pub by: StatsBy,

@@ -166,7 +166,14 @@ fn options(session: &Session, args: &ImportArgs) -> Outcome<ImportOptions> {
     }
     let root = args.root.as_deref().map(absolute).transpose()?;
     Ok(ImportOptions {
-        profile: args.profile.clone(),
+        profile: match &session.profile_names()[..] {
+            [] => None,
+            [one] => Some((*one).to_string()),
+            _ => {
+                let message = "an archive becomes a backup of one profile, and several are named";
+                return Err(Failure::usage(message).hint("-p NAME, once"));
+            }
+        },
         host: args.host.clone(),
         this_host: environment::host_name(),
         root_path: root.map(|root| root.as_os_str().as_bytes().to_vec()),

@@ -27,13 +27,12 @@ pub(super) fn run(session: &Session, args: &StatsArgs) -> Outcome<u8> {
         let one = session.resolve(&snapshots, reference.as_encoded_bytes())?;
         snapshots = vec![one.clone()];
     }
-    if let Some(profile) = &args.profile {
-        snapshots.retain(|snapshot| snapshot.manifest.profile == *profile);
-        if snapshots.is_empty() {
-            let message = format!("no snapshot is of profile {profile:?}");
-            let hint = session.command_hint("stats");
-            return Err(Failure::new("not-found", 13, message).hint(hint));
-        }
+    snapshots.retain(|snapshot| session.is_meant(&snapshot.manifest));
+    if snapshots.is_empty() && !session.profile_names().is_empty() {
+        let names = session.profile_names().join(", ");
+        let message = format!("no snapshot is of profile {names:?}");
+        let hint = session.command_hint("stats");
+        return Err(Failure::new("not-found", 13, message).hint(hint));
     }
     let is_part = snapshots.len() < all;
     let count = |is_wanted| {
