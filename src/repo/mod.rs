@@ -7,6 +7,8 @@ pub mod chunks;
 pub mod index;
 pub mod keys;
 pub mod log;
+pub mod reach;
+pub mod reserve;
 pub mod secrets;
 mod segments;
 mod state;

@@ -9,6 +9,8 @@
 //! begin with a delta against what stood there, and cost all of it again
 //! (`docs/decisions/0017-delta-policy.md`).
 
+mod rewrite;
+
 use crate::codec::zstd::Encoder;
 use crate::context::Context;
 use crate::error::Error;

@@ -139,6 +139,11 @@ impl<'r> Chunks<'r> {
         Ok(())
     }
 
+    /// Returns about how many records there are, those of packs dropped lately included.
+    pub fn record_count(&self) -> u64 {
+        self.index.stats().entry_count
+    }
+
     /// Returns what is wrong with packs whose tables could not be read.
     pub fn unreadable_packs(&self) -> Vec<(PackId, String)> {
         let unreadable = self.lock_unreadable();
@@ -207,8 +212,8 @@ impl<'r> Chunks<'r> {
         self.absent.is_empty() || !self.absent.contains(&record.pack)
     }
 
-    /// Replaces `out` by the stored bytes of a record.
-    fn read_stored(&self, record: &Record, out: &mut Vec<u8>) -> Result<()> {
+    /// Replaces `out` by the stored bytes of a record. They are authentic, and not decoded.
+    pub fn read_stored(&self, record: &Record, out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         if record.stored_bytes == 0 {
             return Ok(());
