@@ -264,7 +264,10 @@ impl<'a> PackCheck<'a> {
                     scratch.recycle(plain);
                 }
                 Err(error) => {
-                    let cause = self.findings.error(&error);
+                    let cause = match self.chunks.needed_packs(&record) {
+                        Err(Error::Missing { .. }) => Cause::Lost,
+                        _ => self.findings.error(&error),
+                    };
                     let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
                     damaged.insert((*pack, record.offset), cause);
                 }
