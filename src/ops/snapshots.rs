@@ -48,6 +48,12 @@ pub struct Snapshot {
 /// Returns the state of the repository and its snapshots, oldest first.
 pub fn list(cx: &Context, repo: &Repo) -> Result<(Arc<State>, Vec<Snapshot>)> {
     let state = repo.read_state(cx)?;
+    let snapshots = of_state(&state)?;
+    Ok((state, snapshots))
+}
+
+/// Returns the snapshots of a state of the repository, oldest first.
+pub fn of_state(state: &State) -> Result<Vec<Snapshot>> {
     let mut snapshots = Vec::with_capacity(state.snapshots.len());
     for (id, bytes) in &state.snapshots {
         let manifest = Manifest::decode(bytes)
@@ -71,7 +77,7 @@ pub fn list(cx: &Context, repo: &Repo) -> Result<(Arc<State>, Vec<Snapshot>)> {
         });
     }
     snapshots.sort_by_key(age_order);
-    Ok((state, snapshots))
+    Ok(snapshots)
 }
 
 /// Splits `REF:path`. The colons of a time and of `tag:NAME` belong to the reference; a path may
