@@ -12,6 +12,7 @@ pub mod hook;
 pub mod import;
 pub mod in_place;
 pub mod inspect;
+pub mod keep;
 mod marks;
 pub mod notes;
 pub mod restore;
