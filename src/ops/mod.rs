@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod keep;
 mod marks;
 pub mod notes;
+pub mod prune;
 pub mod restore;
 mod scatter;
 pub mod snapshots;

@@ -1,8 +1,9 @@
 //! Walks everything a snapshot needs: tree nodes, bundles, lists, chunks, records of databases.
 //!
-//! Whoever deletes, copies or checks asks here, so that there is one answer. Invariant: what is not
-//! visited no reader of the snapshot ever asks for. What cannot be read ends the walk with an error:
-//! nobody may act on half of it. Bases are not part of it: they belong to records, not to snapshots.
+//! Whoever deletes, copies or checks asks here, so that there is one answer. Invariant: what is
+//! not visited no reader of the snapshot ever asks for. What cannot be read ends the walk with an
+//! error: nobody may act on half of it. Bases are not part of it: they belong to records, not to
+//! snapshots.
 
 use crate::context::Context;
 use crate::error::Error;

@@ -1,0 +1,417 @@
+//! Every record of every pack as a fixed entry of 40 bytes, sorted by chunk and height, and the mark.
+//!
+//! Read from the tables of the packs themselves: the local index is only a hint, and what is decided
+//! here is deleted. Ten million records take 400 MB and one byte each for the order of heights.
+//!
+//! Two bits matter. A chunk is *named* if a snapshot reaches it, and *kept* if it is named or a base
+//! of what is kept. Invariant (I13): of every kept chunk one record of the least height is kept among
+//! those that can be decoded at all; as heights fall along base links, each base of a kept record has
+//! one too, below it. Which of several is taken cannot close a circle.
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::entry::PackBytes;
+use crate::format::note::Lost;
+use crate::format::pack;
+use crate::id::ChunkId;
+use crate::id::PackId;
+use crate::repo::chunks;
+use crate::repo::chunks::Chunks;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Every base, theirs too, has a record below that can be decoded.
+const WHOLE: u8 = 1;
+/// A snapshot reaches its chunk.
+const NAMED: u8 = 2;
+/// The record that stays for its chunk.
+const KEPT: u8 = 4;
+/// It is kept, and is to be stored again against another base.
+const REENCODE: u8 = 8;
+
+/// The first half of an id: two chunks that share it are kept together.
+type Name = [u64; 2];
+
+/// One record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    name: Name,
+    /// The start of the id of the first base.
+    base: u64,
+    /// The place of its pack in `packs`.
+    pub(super) pack: u32,
+    /// Where it begins in the pack.
+    pub(super) offset: u32,
+    /// Its length there.
+    pub(super) stored_bytes: u32,
+    /// Above that of its bases.
+    pub(super) height: u8,
+    base_count: u8,
+    flags: u8,
+}
+
+impl Entry {
+    /// Returns the start of the id of its chunk.
+    pub(super) fn start(&self) -> [u8; 8] {
+        self.name[0].to_be_bytes()
+    }
+
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Returns whether it stays in its pack or wherever that is copied to.
+    pub(super) fn is_copied(&self) -> bool {
+        self.is(KEPT) && !self.is(REENCODE)
+    }
+
+    /// Returns whether it is kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is(KEPT)
+    }
+
+    /// Returns whether it is kept only as a base, and stands on others itself.
+    pub(super) fn is_delta_base(&self) -> bool {
+        self.is(KEPT) && !self.is(NAMED) && self.base_count > 0
+    }
+
+    /// Returns whether it is kept for a snapshot, not only as a base.
+    pub(super) fn is_named(&self) -> bool {
+        self.is(KEPT) && self.is(NAMED)
+    }
+}
+
+/// A pack.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pack {
+    pub(super) id: PackId,
+    pub(super) bytes: PackBytes,
+    /// Stored by this prune and in no entry of the log yet.
+    pub(super) is_own: bool,
+    /// Its table cannot be read: nothing is known of it, so it stays.
+    pub(super) is_unreadable: bool,
+    /// How much of it snapshots reach, in thousandths.
+    rank: u16,
+}
+
+/// What a record stands on that no snapshot names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Path<'a> {
+    /// The nearest record below that one names.
+    pub(super) ancestor: Option<&'a Entry>,
+    /// Bytes of the deltas in between.
+    pub(super) delta_bytes: u64,
+    /// Bytes of the record at the end, if there is no ancestor.
+    pub(super) whole_bytes: u64,
+}
+
+impl Path<'_> {
+    /// Returns whether storing again what stands on it pays. Another whole record in the place of
+    /// one saves nothing but the deltas between, so there have to be many of them.
+    pub(super) fn is_worth_leaving(&self) -> bool {
+        match self.ancestor {
+            Some(_) => true,
+            None => self.delta_bytes >= self.whole_bytes / 4 && self.delta_bytes > 0,
+        }
+    }
+}
+
+/// All records of a repository.
+#[derive(Default)]
+pub(super) struct Records {
+    pub(super) packs: Vec<Pack>,
+    entries: Vec<Entry>,
+    /// Bases beyond the first, by pack and offset.
+    more_bases: BTreeMap<(u32, u32), Vec<u64>>,
+}
+
+impl Records {
+    /// Reads the tables of all packs. What the log calls lost counts as not there.
+    pub(super) fn read(
+        cx: &Context,
+        chunks: &Chunks<'_>,
+        packs: &BTreeMap<PackId, PackBytes>,
+        own: &BTreeMap<PackId, PackBytes>,
+        lost: &Lost,
+    ) -> Result<Records> {
+        let mut records = Records::default();
+        let known = chunks.record_count();
+        records
+            .entries
+            .reserve_exact(usize::try_from(known).unwrap_or(0));
+        for (id, bytes) in packs.iter().chain(own) {
+            cx.check()?;
+            let rows = match chunks.table(id) {
+                Ok(rows) => Some(rows),
+                Err(Error::Missing { .. } | Error::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            let is_lost = lost.packs.contains(id);
+            records.packs.push(Pack {
+                id: *id,
+                bytes: *bytes,
+                is_own: own.contains_key(id),
+                is_unreadable: rows.is_none(),
+                rank: 0,
+            });
+            let rows = rows.unwrap_or_default();
+            records.add(&rows, |id| is_lost || lost.chunks.contains(id));
+        }
+        records.finish();
+        Ok(records)
+    }
+
+    /// Adds the records of the last pack.
+    fn add(&mut self, rows: &[pack::Row], is_lost: impl Fn(&ChunkId) -> bool) {
+        let pack = self.packs.len() as u32 - 1;
+        let found = chunks::records(self.packs[pack as usize].id, rows);
+        for (row, record) in rows.iter().zip(found) {
+            if is_lost(&row.id) {
+                continue;
+            }
+            if row.bases.len() > 1 {
+                let more = row.bases[1..].iter().map(|base| u64::from_be_bytes(*base));
+                self.more_bases
+                    .insert((pack, record.offset), more.collect());
+            }
+            self.entries.push(Entry {
+                name: name(&row.id),
+                base: row
+                    .bases
+                    .first()
+                    .map_or(0, |base| u64::from_be_bytes(*base)),
+                pack,
+                offset: record.offset,
+                stored_bytes: row.stored_bytes,
+                height: row.height,
+                base_count: row.bases.len() as u8,
+                flags: 0,
+            });
+        }
+    }
+
+    /// Sorts, and finds out which records can be decoded, from the lowest up.
+    fn finish(&mut self) {
+        self.entries
+            .sort_unstable_by_key(|e| (e.name, e.height, e.pack, e.offset));
+        let mut heights = [0_usize; 257];
+        for entry in &self.entries {
+            heights[usize::from(entry.height) + 1] += 1;
+        }
+        (1..heights.len()).for_each(|height| heights[height] += heights[height - 1]);
+        let mut order = vec![0_u32; self.entries.len()];
+        for (at, entry) in self.entries.iter().enumerate() {
+            let place = &mut heights[usize::from(entry.height)];
+            order[*place] = at as u32;
+            *place += 1;
+        }
+        for at in order {
+            let at = at as usize;
+            let height = self.entries[at].height;
+            let is_below = |e: &Entry| e.is(WHOLE) && e.height < height;
+            let has_below = |base: u64| self.entries[self.with_start(base)].iter().any(is_below);
+            if self.bases(at).all(has_below) {
+                self.entries[at].flags |= WHOLE;
+            }
+        }
+    }
+
+    fn bases(&self, at: usize) -> impl Iterator<Item = u64> {
+        let entry = &self.entries[at];
+        let first = (entry.base_count > 0).then_some(entry.base);
+        let more = match entry.base_count {
+            0 | 1 => None,
+            _ => self.more_bases.get(&(entry.pack, entry.offset)),
+        };
+        first.into_iter().chain(more.into_iter().flatten().copied())
+    }
+
+    /// Returns the records whose ids begin so.
+    fn with_start(&self, start: u64) -> Range<usize> {
+        let from = self.entries.partition_point(|e| e.name[0] < start);
+        let len = self.entries[from..].partition_point(|e| e.name[0] == start);
+        from..from + len
+    }
+
+    fn with_name(&self, name: Name) -> Range<usize> {
+        let from = self.entries.partition_point(|e| e.name < name);
+        let rest = self.entries[from..].iter();
+        let len = rest.take_while(|e| e.name == name).count();
+        from..from + len
+    }
+
+    /// Marks a chunk as named. Fails if no record of it can be decoded: whoever deletes stops here.
+    pub(super) fn mark_named(&mut self, id: &ChunkId) -> Result<()> {
+        let range = self.with_name(name(id));
+        let found = &mut self.entries[range];
+        if !found.iter().any(|entry| entry.is(WHOLE)) {
+            let object = format!("chunk {id}");
+            return Err(Error::Missing { object });
+        }
+        found.iter_mut().for_each(|entry| entry.flags |= NAMED);
+        Ok(())
+    }
+
+    /// Ranks packs by how much of them snapshots reach: of equal records, the one stays that was just
+    /// rewritten, else the one in the fuller pack.
+    pub(super) fn rank(&mut self) {
+        let mut sums = vec![(0_u64, 0_u64); self.packs.len()];
+        for entry in &self.entries {
+            let (named, all) = &mut sums[entry.pack as usize];
+            *all += u64::from(entry.stored_bytes);
+            *named += u64::from(entry.stored_bytes) * u64::from(entry.is(NAMED));
+        }
+        for (pack, (named, all)) in self.packs.iter_mut().zip(sums) {
+            pack.rank = (named * 1000).checked_div(all).unwrap_or(0) as u16;
+        }
+    }
+
+    /// Chooses the records that are kept: of every named chunk, and of every base of what is kept.
+    /// What is stored again against another base needs its old bases no longer.
+    pub(super) fn choose(&mut self) {
+        self.entries.iter_mut().for_each(|e| e.flags &= !KEPT);
+        let mut ahead = Vec::new();
+        let mut at = 0;
+        while at < self.entries.len() {
+            if self.entries[at].is(NAMED) {
+                ahead.push(self.entries[at].name);
+            }
+            while let Some(name) = ahead.pop() {
+                self.choose_one(name, &mut ahead);
+            }
+            let name = self.entries[at].name;
+            while self.entries.get(at).is_some_and(|e| e.name == name) {
+                at += 1;
+            }
+        }
+    }
+
+    fn choose_one(&mut self, name: Name, ahead: &mut Vec<Name>) {
+        let range = self.with_name(name);
+        if self.entries[range.clone()].iter().any(Entry::is_kept) {
+            return;
+        }
+        let whole = range.filter(|&at| self.entries[at].is(WHOLE));
+        let best = whole.min_by_key(|&at| {
+            let entry = &self.entries[at];
+            let pack = &self.packs[entry.pack as usize];
+            let fullness = std::cmp::Reverse(pack.rank);
+            (
+                entry.height,
+                !pack.is_own,
+                fullness,
+                entry.pack,
+                entry.offset,
+            )
+        });
+        let Some(best) = best else { return };
+        self.entries[best].flags |= KEPT;
+        if self.entries[best].is(REENCODE) {
+            return;
+        }
+        let bases: Vec<u64> = self.bases(best).collect();
+        for base in bases {
+            let found = self.entries[self.with_start(base)].iter();
+            let mut names: Vec<Name> = found.filter(|e| e.is(WHOLE)).map(|e| e.name).collect();
+            names.dedup();
+            ahead.extend(names);
+        }
+    }
+
+    /// Fails unless everything kept can be decoded from what is kept. It always can; nothing is
+    /// deleted if a fault of this program makes it otherwise.
+    pub(super) fn prove(&self) -> Result<()> {
+        for (at, entry) in self.entries.iter().enumerate() {
+            let is_first = at == 0 || self.entries[at - 1].name != entry.name;
+            if entry.is(NAMED) && is_first {
+                let found = &self.entries[self.with_name(entry.name)];
+                if !found.iter().any(Entry::is_kept) {
+                    return Err(broken("a chunk that a snapshot needs is not kept"));
+                }
+            }
+            if !entry.is_copied() {
+                continue;
+            }
+            let is_below = |e: &Entry| e.is(KEPT) && e.height < entry.height;
+            let has_below = |base: u64| self.entries[self.with_start(base)].iter().any(is_below);
+            if !self.bases(at).all(has_below) {
+                return Err(broken("a base of a kept record is not kept below it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the kept records that lean on one kept only as a base, the lowest first.
+    pub(super) fn leaning(&self) -> Vec<usize> {
+        let leans = |at: &usize| {
+            if self.entries[*at].height == u8::MAX {
+                return false;
+            }
+            let is_unnamed = |e: &Entry| e.is(KEPT) && !e.is(NAMED);
+            self.entries[*at].is_named()
+                && self
+                    .bases(*at)
+                    .any(|base| self.entries[self.with_start(base)].iter().any(is_unnamed))
+        };
+        let mut leaning: Vec<usize> = (0..self.entries.len()).filter(leans).collect();
+        leaning.sort_by_key(|&at| (self.entries[at].height, at));
+        leaning
+    }
+
+    /// Says that a record is to be stored again against another base.
+    pub(super) fn reencode(&mut self, at: usize) {
+        self.entries[at].flags |= REENCODE;
+    }
+
+    /// Returns what a record stands on along first bases, down to one that a snapshot names.
+    pub(super) fn path(&self, at: usize) -> Path<'_> {
+        let mut path = Path::default();
+        let mut entry = &self.entries[at];
+        while entry.base_count > 0 {
+            let candidates = self.entries[self.with_start(entry.base)].iter();
+            let below = candidates.filter(|e| e.is(WHOLE) && e.height < entry.height);
+            let Some(base) = below.min_by_key(|e| (!e.is(KEPT), e.height)) else {
+                break;
+            };
+            entry = base;
+            if entry.is_named() {
+                path.ancestor = Some(entry);
+                break;
+            }
+            match entry.base_count {
+                0 => path.whole_bytes = u64::from(entry.stored_bytes),
+                _ => path.delta_bytes += u64::from(entry.stored_bytes),
+            }
+        }
+        path
+    }
+
+    /// Returns all records.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Returns the record of a chunk at this place.
+    pub(super) fn at(&self, id: &ChunkId, pack: u32, offset: u32) -> Option<&Entry> {
+        let found = self.entries[self.with_name(name(id))].iter();
+        found
+            .into_iter()
+            .find(|e| e.pack == pack && e.offset == offset)
+    }
+}
+
+fn name(id: &ChunkId) -> Name {
+    let half = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&id.0[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    [half(0), half(8)]
+}
+
+fn broken(reason: &str) -> Error {
+    Error::Refused {
+        reason: format!("nothing was deleted, because the plan is wrong: {reason}; please report"),
+    }
+}
