@@ -33,6 +33,7 @@ mod oracle;
 mod oracle_control;
 mod patterns;
 mod profiles;
+mod prune;
 mod quiesced;
 mod readme;
 mod redb_versions;

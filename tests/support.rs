@@ -42,6 +42,12 @@ pub(crate) type Model = BTreeMap<Vec<u8>, Node>;
 /// A clock that only tests move, far enough ahead that no file looks freshly changed.
 pub(crate) struct TestClock(AtomicI64);
 
+impl TestClock {
+    pub(crate) fn at(now: Timestamp) -> TestClock {
+        TestClock(AtomicI64::new(now.0))
+    }
+}
+
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.fetch_add(1_000_000, Ordering::Relaxed))

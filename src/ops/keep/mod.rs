@@ -1,5 +1,5 @@
-//! Which snapshots a policy keeps, and why the others go. Pure: snapshots, policy, zone and time in,
-//! one verdict for each snapshot out.
+//! Which snapshots a policy keeps, and why the others go. Pure: snapshots, policy, zone and time
+//! in, one verdict for each snapshot out.
 //!
 //! Snapshots are judged series by series: a profile on a machine or, for paths given by hand, a
 //! root on a machine. Rules count complete snapshots with a date that can be trusted, and count

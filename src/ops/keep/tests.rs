@@ -27,6 +27,7 @@ fn snapshot(number: u16, started_at: Timestamp) -> Snapshot {
         tags: vec![],
         hold: None,
         proof: None,
+        replaced: None,
     }
 }
 

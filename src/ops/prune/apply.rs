@@ -148,8 +148,8 @@ impl Run<'_> {
         // What no entry names now is not needed. It is left to be collected as orphans: whether an
         // entry that was outdated stands in the log after all is not always known.
         self.given.own.clear();
-        // Order (I4): the drop is durable before the first pack goes; and space is given back before
-        // any is taken, so that rewriting has room on a disk that was full.
+        // Order (I4): the drop is durable before the first pack goes; and space is given back
+        // before any is taken, so that rewriting has room on a disk that was full.
         state = self.sweep(state)?;
         if plan.work.rewrite.is_empty() && plan.work.reencode.is_empty() {
             return Ok(Ended::Done(state));
@@ -159,7 +159,7 @@ impl Run<'_> {
             return Ok(Ended::Outdated(state, Outdated::Overtaken));
         }
         self.since = state.position;
-        match rewrite::rewrite(self.cx, self.repo, plan, &mut self.given.own) {
+        match rewrite::rewrite(self.cx, self.repo, plan, &state, &mut self.given.own) {
             Ok(done) => {
                 self.report.copied += done.copied;
                 self.report.reencoded += done.reencoded;

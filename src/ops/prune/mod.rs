@@ -7,8 +7,8 @@
 //! Backups of others go on all the while. An entry that removes something takes effect only on top
 //! of the very state it was planned from; otherwise the plan is made again. What has to be deleted
 //! anyway goes first and takes one slot, so this works on a full disk. A process that is killed
-//! leaves packs in no entry before an entry, and packs that are dropped but there after it: the next
-//! run finishes either (`docs/decisions/0051-order-of-a-prune.md`).
+//! leaves packs in no entry before an entry, and packs that are dropped but there after it: the
+//! next run finishes either (`docs/decisions/0051-order-of-a-prune.md`).
 
 mod apply;
 mod forget;

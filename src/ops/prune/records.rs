@@ -1,12 +1,14 @@
-//! Every record of every pack as a fixed entry of 40 bytes, sorted by chunk and height, and the mark.
+//! Every record of every pack as a fixed entry of 40 bytes, sorted by chunk and height, and the
+//! mark.
 //!
-//! Read from the tables of the packs themselves: the local index is only a hint, and what is decided
-//! here is deleted. Ten million records take 400 MB and one byte each for the order of heights.
+//! Read from the tables of the packs themselves: the local index is only a hint, and what is
+//! decided here is deleted. Ten million records take 400 MB and one byte each for the order of
+//! heights.
 //!
-//! Two bits matter. A chunk is *named* if a snapshot reaches it, and *kept* if it is named or a base
-//! of what is kept. Invariant (I13): of every kept chunk one record of the least height is kept among
-//! those that can be decoded at all; as heights fall along base links, each base of a kept record has
-//! one too, below it. Which of several is taken cannot close a circle.
+//! Two bits matter. A chunk is *named* if a snapshot reaches it, and *kept* if it is named or a
+//! base of what is kept. Invariant (I13): of every kept chunk one record of the least height is
+//! kept among those that can be decoded at all; as heights fall along base links, each base of a
+//! kept record has one too, below it. Which of several is taken cannot close a circle.
 
 use crate::context::Context;
 use crate::error::Error;
@@ -127,6 +129,14 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Returns no records, with room for so many: growing by itself, it would take twice as much.
+    pub(super) fn with_room(count: u64) -> Records {
+        let mut records = Records::default();
+        let count = usize::try_from(count).unwrap_or(0);
+        let _ = records.entries.try_reserve_exact(count);
+        records
+    }
+
     /// Reads the tables of all packs. What the log calls lost counts as not there.
     pub(super) fn read(
         cx: &Context,
@@ -135,11 +145,7 @@ impl Records {
         own: &BTreeMap<PackId, PackBytes>,
         lost: &Lost,
     ) -> Result<Records> {
-        let mut records = Records::default();
-        let known = chunks.record_count();
-        records
-            .entries
-            .reserve_exact(usize::try_from(known).unwrap_or(0));
+        let mut records = Records::with_room(chunks.record_count());
         for (id, bytes) in packs.iter().chain(own) {
             cx.check()?;
             let rows = match chunks.table(id) {
@@ -191,8 +197,24 @@ impl Records {
         }
     }
 
+    /// Adds a pack by hand.
+    #[cfg(test)]
+    pub(super) fn add_pack(&mut self, id: PackId, stored_bytes: u64, rows: &[pack::Row]) {
+        self.packs.push(Pack {
+            id,
+            bytes: PackBytes {
+                stored_bytes,
+                table_bytes: 0,
+            },
+            is_own: false,
+            is_unreadable: false,
+            rank: 0,
+        });
+        self.add(rows, |_| false);
+    }
+
     /// Sorts, and finds out which records can be decoded, from the lowest up.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.entries
             .sort_unstable_by_key(|e| (e.name, e.height, e.pack, e.offset));
         let mut heights = [0_usize; 257];
@@ -253,8 +275,8 @@ impl Records {
         Ok(())
     }
 
-    /// Ranks packs by how much of them snapshots reach: of equal records, the one stays that was just
-    /// rewritten, else the one in the fuller pack.
+    /// Ranks packs by how much of them snapshots reach: of equal records, the one stays that was
+    /// just rewritten, else the one in the fuller pack.
     pub(super) fn rank(&mut self) {
         let mut sums = vec![(0_u64, 0_u64); self.packs.len()];
         for entry in &self.entries {

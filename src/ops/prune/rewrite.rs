@@ -1,8 +1,8 @@
 //! Stores what is kept of half-empty packs again, on all cores, and proves it before anything goes.
 //!
-//! A record is copied as it is, or stored against another base if the plan says so. In the end every
-//! record that was written is read back from the store, from the packs that will be left, and has to
-//! be the chunk it is named after.
+//! A record is copied as it is, or stored against another base if the plan says so. In the end
+//! every record that was written is read back from the store, from the packs that will be left,
+//! and has to be the chunk it is named after.
 
 use crate::context::Context;
 use crate::context::Event;
@@ -18,6 +18,7 @@ use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
+use crate::repo::log::State;
 use crate::repo::writer::FinishedPack;
 use crate::repo::writer::Trust;
 use crate::repo::writer::Writer;
@@ -39,22 +40,17 @@ pub(super) struct Rewritten {
 }
 
 /// Rewrites what the plan says into packs that are durable and verified, and adds them to `own`.
+/// The state is the one after the first entry of the plan, with the packs it added and without
+/// those it dropped.
 pub(super) fn rewrite(
     cx: &Context,
     repo: &Repo,
     plan: &PrunePlan,
+    state: &State,
     own: &mut BTreeMap<PackId, PackBytes>,
 ) -> Result<Rewritten> {
-    let is_dropped = |id: &PackId| {
-        let drops = plan.work.drop.iter();
-        drops
-            .into_iter()
-            .any(|at| plan.records.packs[*at as usize].id == *id)
-    };
-    let mut before = plan.state.packs.clone();
-    before.retain(|id, _| !is_dropped(id));
-    before.extend(own.iter().map(|(id, bytes)| (*id, *bytes)));
-    let chunks = Chunks::open(repo, &before)?;
+    let before = &state.packs;
+    let chunks = Chunks::open(repo, before)?;
     let written: Mutex<BTreeMap<PackId, PackBytes>> = Mutex::default();
     let finished = |pack: FinishedPack| {
         repo.store().put_new(&Key::pack(&pack.id), &pack.object)?;
@@ -77,7 +73,7 @@ pub(super) fn rewrite(
     // What is stored is known whatever became of the rest: it may have to be deleted.
     own.extend(&written);
     let done = done?;
-    let mut after = before;
+    let mut after = before.clone();
     for at in &plan.work.rewrite {
         after.remove(&plan.records.packs[*at as usize].id);
     }

@@ -1,1 +1,197 @@
-//! tests
+//! The mark by itself: circles, records that outlived their bases, and ten million of them.
+
+use super::limits::work;
+use super::records::Records;
+use super::*;
+use crate::format::pack::ChunkKind;
+use crate::format::pack::Codec;
+use crate::format::pack::Encoding;
+use crate::format::pack::Row;
+use crate::id::ChunkId;
+
+fn id(number: u32) -> ChunkId {
+    ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+fn row(number: u32, height: u8, stored_bytes: u32, base: Option<u32>) -> Row {
+    let start = |base: u32| id(base).0[..8].try_into().unwrap();
+    Row {
+        id: id(number),
+        encoding: Encoding {
+            codec: if base.is_some() {
+                Codec::Delta
+            } else {
+                Codec::Raw
+            },
+            kind: ChunkKind::Data,
+            run_head: base.is_none(),
+        },
+        height,
+        plain_bytes: stored_bytes,
+        stored_bytes,
+        bases: base.map(start).into_iter().collect(),
+    }
+}
+
+fn records(packs: &[&[Row]]) -> Records {
+    let mut records = Records::default();
+    for (number, rows) in (0_u8..).zip(packs) {
+        records.add_pack(PackId([number; 32]), 1000, rows);
+    }
+    records.finish();
+    records
+}
+
+fn choose(records: &mut Records, named: &[u32]) -> Result<Vec<(u32, u32)>> {
+    for number in named {
+        records.mark_named(&id(*number))?;
+    }
+    records.rank();
+    records.choose();
+    records.prove()?;
+    let kept = records.entries().iter().filter(|entry| entry.is_kept());
+    let mut places: Vec<_> = kept.map(|entry| (entry.pack, entry.offset)).collect();
+    places.sort_unstable();
+    Ok(places)
+}
+
+#[test]
+fn of_two_that_lean_on_each_other_the_lower_ones_stay_however_full_their_packs_are() {
+    let dead = row(9, 0, 10_000, None);
+    let (x, y) = (row(1, 0, 100, None), row(2, 0, 100, None));
+    let mut records = records(&[
+        &[x, dead.clone()],
+        &[row(2, 1, 5, Some(1))],
+        &[y, dead],
+        &[row(1, 1, 5, Some(2))],
+    ]);
+
+    let kept = choose(&mut records, &[1, 2]).unwrap();
+
+    assert_eq!(kept, [(0, 0), (2, 0)]);
+}
+
+#[test]
+fn a_record_that_outlived_its_base_is_not_what_stays() {
+    let mut records = records(&[
+        &[row(1, 3, 5, Some(7))],
+        &[row(2, 9, 100, Some(3)), row(3, 0, 100, None)],
+        &[row(1, 10, 5, Some(2))],
+    ]);
+
+    let kept = choose(&mut records, &[1]).unwrap();
+
+    assert_eq!(kept, [(1, 0), (1, 100), (2, 0)]);
+}
+
+#[test]
+fn a_chunk_without_a_record_that_decodes_stops_the_mark() {
+    let mut records = records(&[&[row(1, 3, 5, Some(7)), row(7, 3, 5, None)]]);
+
+    for missing in [1, 2] {
+        let stopped = choose(&mut records, &[7, missing]);
+        assert!(matches!(stopped, Err(Error::Missing { .. })), "{missing}");
+    }
+}
+
+#[test]
+fn a_base_of_several_is_kept_for_each() {
+    let mut leaning = row(1, 2, 5, Some(2));
+    leaning.bases.push(id(3).0[..8].try_into().unwrap());
+    let others = [row(2, 0, 50, None), row(3, 1, 50, Some(4))];
+    let mut records = records(&[
+        &[leaning],
+        &others,
+        &[row(4, 0, 9, None), row(5, 0, 9, None)],
+    ]);
+
+    let kept = choose(&mut records, &[1]).unwrap();
+
+    assert_eq!(kept, [(0, 0), (1, 0), (1, 50), (2, 0)]);
+}
+
+#[test]
+fn a_whole_record_is_not_replaced_by_another_one() {
+    // The oldest snapshot went: what leans on its whole record stays as it is, until the deltas in
+    // between are many.
+    for (between, expected) in [(20, 0), (600, 1)] {
+        let rows = [
+            row(1, 0, 1000, None),
+            row(2, 1, between, Some(1)),
+            row(3, 2, 30, Some(2)),
+        ];
+        let mut records = records(&[&rows]);
+        choose(&mut records, &[3]).unwrap();
+
+        let work = work(&mut records, &Limits::default()).unwrap();
+
+        assert_eq!(work.reencode.len(), expected, "{between}");
+    }
+}
+
+#[test]
+fn limits_bound_what_is_rewritten() {
+    let rows = |first: u32| [row(first, 0, 600, None), row(first + 1, 0, 400, None)];
+    let packs = [rows(10), rows(20), rows(30)];
+    let packs: Vec<&[Row]> = packs.iter().map(|rows| &rows[..]).collect();
+    for (unused_permille, repack_bytes_max, expected) in [
+        (0, u64::MAX, 3),
+        // 1,200 unused beside 1,800.
+        (700, u64::MAX, 0),
+        (300, u64::MAX, 2),
+        (0, 1300, 2),
+        (0, 0, 0),
+    ] {
+        let mut records = records(&packs);
+        choose(&mut records, &[10, 20, 30]).unwrap();
+        let limits = Limits {
+            unused_permille,
+            repack_bytes_max,
+        };
+
+        let work = work(&mut records, &limits).unwrap();
+
+        let name = format!("{unused_permille} {repack_bytes_max}");
+        assert_eq!(work.rewrite.len(), expected, "{name}");
+        assert!(work.drop.is_empty(), "{name}");
+    }
+}
+
+/// `cargo test --release --lib ten_million -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a gigabyte, and limits the address space of the whole process"]
+#[allow(clippy::print_stderr, reason = "the figures are what it is run for")]
+fn ten_million_records_are_marked_within_a_gibibyte() {
+    const PACKS: u32 = 160;
+    const ROWS: u32 = 62_500;
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::As);
+    limit.current = Some(1 << 30);
+    rustix::process::setrlimit(rustix::process::Resource::As, limit).unwrap();
+    let began = std::time::Instant::now();
+    let mut records = Records::with_room(u64::from(PACKS * ROWS));
+    for pack in 0..PACKS {
+        let number = |at: u32| pack * ROWS + at;
+        // Each in the second half of a pack leans on one of the first half of the pack before.
+        let rows: Vec<Row> = (0..ROWS)
+            .map(|at| match at < ROWS / 2 || pack == 0 {
+                true => row(number(at), 0, 1, None),
+                false => row(number(at), 1, 1, Some(number(at) - ROWS - ROWS / 2)),
+            })
+            .collect();
+        records.add_pack(PackId([pack as u8; 32]), u64::from(ROWS), &rows);
+    }
+    records.finish();
+    let read = began.elapsed();
+
+    for number in (0..PACKS * ROWS).filter(|number| number % 3 > 0) {
+        records.mark_named(&id(number)).unwrap();
+    }
+    records.rank();
+    records.choose();
+    records.prove().unwrap();
+    let work = work(&mut records, &Limits::default()).unwrap();
+
+    assert_eq!(records.entries().len(), (PACKS * ROWS) as usize);
+    assert!(!work.rewrite.is_empty());
+    eprintln!("read {read:?}, all {:?}", began.elapsed());
+}

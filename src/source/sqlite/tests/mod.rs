@@ -7,6 +7,7 @@ mod refusals;
 mod torture;
 
 use super::*;
+use rusqlite::config::DbConfig;
 use std::fs;
 use tempfile::TempDir;
 
