@@ -288,21 +288,14 @@ impl Session {
     /// Goes on only if somebody typed what is concerned.
     pub(super) fn confirm_by_name(&self, name: &str) -> Outcome<()> {
         let question = format!("Type {} to go on: ", text::safe(name));
-        self.confirm_with(|terminal| terminal.ask_word(&self.cx, &question, name))
+        self.confirm_with(|terminal| Ok(terminal.ask_word(&self.cx, &question)? == name))
     }
 
     fn confirm_with(&self, ask: impl FnOnce(&Terminal) -> Result<bool>) -> Outcome<()> {
         if self.global.yes {
             return Ok(());
         }
-        let needed = |message: &str| {
-            let mut command = String::from("statekeep");
-            for argument in &self.arguments {
-                command.push(' ');
-                command.push_str(&text::quote(argument));
-            }
-            Failure::new("confirmation-needed", 14, message).hint(format!("{command} --confirm"))
-        };
+        let needed = |message: &str| self.confirmation_needed(message, "--confirm");
         let terminal = match self.output.is_json() {
             true => None,
             false => Terminal::open(),
@@ -317,6 +310,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Returns the failure of a command that waits for a yes, with the command that says yes.
+    pub(super) fn confirmation_needed(&self, message: &str, option: &str) -> Failure {
+        let mut command = String::from("statekeep");
+        for argument in &self.arguments {
+            command.push(' ');
+            command.push_str(&text::quote(argument));
+        }
+        Failure::new("confirmation-needed", 14, message).hint(format!("{command} {option}"))
     }
 
     /// Asks for a new passphrase twice.

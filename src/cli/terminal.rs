@@ -59,10 +59,10 @@ impl Terminal {
         Ok(matches!(&answer[..], b"y" | b"yes"))
     }
 
-    /// Asks for a word; anything else is a no.
-    pub(super) fn ask_word(&self, cx: &Context, question: &str, word: &str) -> Result<bool> {
+    /// Asks for a word, such as a name that is not typed by accident.
+    pub(super) fn ask_word(&self, cx: &Context, question: &str) -> Result<String> {
         let answer = self.read_line(cx, question, Echo::Shown)?;
-        Ok(answer.trim_ascii() == word.as_bytes())
+        Ok(String::from_utf8_lossy(answer.trim_ascii()).into_owned())
     }
 
     fn read_line(&self, cx: &Context, question: &str, echo: Echo) -> Result<Zeroizing<Vec<u8>>> {

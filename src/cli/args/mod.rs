@@ -6,6 +6,7 @@
 mod archive;
 mod config;
 mod every_day;
+mod keep;
 mod key;
 mod look;
 mod measure;
@@ -32,6 +33,11 @@ pub(super) use every_day::ListArgs;
 pub(super) use every_day::RestoreArgs;
 pub(super) use every_day::ShowArgs;
 pub(super) use every_day::UndoArgs;
+pub(super) use keep::ForgetArgs;
+pub(super) use keep::GcArgs;
+pub(super) use keep::HoldArgs;
+pub(super) use keep::PruneArgs;
+pub(super) use keep::SpaceArgs;
 pub(super) use key::KeyAddArgs;
 pub(super) use key::KeyArgs;
 pub(super) use key::KeyCommand;
@@ -221,6 +227,27 @@ Examples:
 Example:
   statekeep cat latest:config/app.toml")]
     Cat(CatArgs),
+    /// Remove the snapshots a policy does not keep, and give their space back
+    #[command(before_long_help = "\
+Examples:
+  statekeep prune -n --keep-last 3 --keep-daily 14      show what would go, and why
+  statekeep prune --keep-hourly 24 --keep-daily 14 --keep-weekly 8 --keep-monthly 12
+  statekeep prune --keep-within 30d --confirm")]
+    Prune(PruneArgs),
+    /// Remove snapshots by name
+    #[command(before_long_help = "\
+Example:
+  statekeep forget 7c41e2 9a3f10                        their space is given back by gc")]
+    Forget(ForgetArgs),
+    /// Protect a snapshot from being removed
+    #[command(before_long_help = "\
+Examples:
+  statekeep hold 7c41e2                                 until it is released
+  statekeep hold latest --until 2027-06-30
+  statekeep hold --release 7c41e2")]
+    Hold(HoldArgs),
+    /// Give back space that no snapshot needs
+    Gc(GcArgs),
     /// Verify the repository, and mend it
     #[command(before_long_help = "\
 Examples:

@@ -32,6 +32,7 @@ use crate::repo::Access;
 use crate::repo::NewKey;
 use crate::repo::Repo;
 use crate::repo::keys::PASSPHRASE;
+use crate::repo::reserve;
 use crate::store::DirStore;
 use crate::store::Folder;
 use crate::store::Store;
@@ -100,6 +101,8 @@ pub(super) fn run(session: &Session, args: &InitArgs) -> Outcome<u8> {
         None => make_plain(session, store.clone(), repo)?,
         Some(places) => make_encrypted(session, store.clone(), repo, places, password)?,
     };
+    // Without it, a disk that is full some day has to be given room by hand.
+    let _ = reserve::ensure(&session.cx, &*store);
     let (location, suite) = (store.location(), made.config().suite);
     tell(
         session,

@@ -7,12 +7,15 @@ mod config;
 mod demo;
 mod export;
 mod files;
+mod forget;
+mod hold;
 mod import;
 mod in_place;
 mod init;
 mod key;
 pub(super) mod meta;
 mod profile;
+mod prune;
 mod repo;
 mod restore;
 mod restore_archive;
@@ -44,6 +47,10 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Import(args) => import::run(session, args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
+        Command::Prune(args) => prune::run(session, &args),
+        Command::Forget(args) => forget::run(session, &args),
+        Command::Hold(args) => hold::run(session, &args),
+        Command::Gc(args) => prune::gc(session, &args),
         Command::Check(args) => check::run(session, &args),
         Command::Stats(args) => stats::run(session, &args),
         Command::Init(args) => init::run(session, &args),
