@@ -34,6 +34,7 @@ mod oracle_control;
 mod patterns;
 mod profiles;
 mod prune;
+mod prune_cli;
 mod quiesced;
 mod readme;
 mod redb_versions;

@@ -111,19 +111,18 @@ fn options(session: &Session, space: &SpaceArgs) -> PruneOptions {
 fn act(session: &Session, op: &'static str, options: &PruneOptions) -> Outcome<u8> {
     session.start(op)?;
     let repo = session.open_repo()?;
-    let plan = prune::plan(&session.cx, &repo, options)?;
+    let plan = prune::plan(&session.cx, &repo, options).map_err(|error| match error {
+        // A policy that is refused: the one thing that helps is another.
+        Error::Refused { .. } => Failure::from(error).hint("add --keep-last N, or correct the tag"),
+        error => error.into(),
+    })?;
     session.reporter.finish();
     let (output, figures) = (&session.output, plan.figures);
-    if plan.judged.is_empty() && options.policy.is_some() {
-        let message = "no snapshot is of this profile and machine";
-        let failure = Failure::from(Error::NotFound {
-            what: "a snapshot to judge".to_string(),
-        });
-        return Err(Failure {
-            message: message.to_string(),
-            ..failure
-        }
-        .hint(session.command_hint("list")));
+    let is_filtered = options.profile.is_some() || options.host.is_some();
+    if plan.judged.is_empty() && is_filtered {
+        let what = "a snapshot of this profile and machine".to_string();
+        let failure = Failure::from(Error::NotFound { what });
+        return Err(failure.hint(session.command_hint("list")));
     }
     if !(output.is_json() || output.is_quiet && session.global.yes) {
         for line in plan_lines(&plan, &session.zone, session.cx.clock.now()) {
@@ -184,9 +183,8 @@ pub(super) fn no_space_hint(session: &Session, error: Error) -> Failure {
     match is_no_space {
         false => failure,
         true => failure.hint(format!(
-            "free 1 MiB on that file system, outside the repository: never delete files in it. \
-             Then: {}",
-            session.command_hint("gc --confirm")
+            "free 1 MiB on that file system, but never by deleting files in {}, and run it again",
+            text::quote(session.repo_path().unwrap_or_default().as_os_str())
         )),
     }
 }

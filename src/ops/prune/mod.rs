@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan    judge ── mark what the others reach ── choose records ── packs to drop, packs to rewrite
-//! apply   entry {−snapshots −packs} ── delete ── rewrite ── entry {+packs −packs} ── delete ── trim
+//! apply   entry {−snapshots −packs} ── delete ── rewrite ── entry {+packs −packs} ── delete
 //! ```
 //! Backups of others go on all the while. An entry that removes something takes effect only on top
 //! of the very state it was planned from; otherwise the plan is made again. What has to be deleted
