@@ -1,6 +1,7 @@
 //! Decides which packs are dropped and which are worth rewriting. Pure.
 
 use crate::error::Result;
+use crate::ops::prune::records::Entry;
 use crate::ops::prune::records::Records;
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ const TINY_MAX: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// What nobody needs may take so many thousandths of what is needed; and so may, apart from
-    /// that, what is needed only as a base.
+    /// that, what could be given back of what is needed only as a base.
     pub unused_permille: u64,
     /// Rewrites no more than about so many bytes at a time.
     pub repack_bytes_max: u64,
@@ -96,29 +97,48 @@ fn uses(records: &Records) -> Vec<Use> {
 }
 
 /// Where much is kept only as a base, what leans on it is stored against its nearest ancestor that
-/// a snapshot names, or whole. Each is right by itself, so any number of them may be done.
+/// a snapshot names, or whole; but only if that should give back more than the limit allows to be
+/// unneeded. A month of small deltas can well be less than what would replace them.
 fn thin(records: &mut Records, limits: &Limits, budget: &mut u64, work: &mut Work) -> Result<()> {
+    let kept_bytes = records.copied_bytes();
+    let allowed = share(kept_bytes, limits);
+    let is_base = |entry: &&Entry| entry.is_delta_base();
+    let bases = records.entries().iter().filter(is_base);
     // A whole record that is only a base would be replaced by another one: it does not count.
-    let (mut kept_bytes, mut base_bytes) = (0, 0);
-    for entry in records.entries().iter().filter(|entry| entry.is_kept()) {
-        kept_bytes += u64::from(entry.stored_bytes);
-        base_bytes += u64::from(entry.stored_bytes) * u64::from(entry.is_delta_base());
-    }
-    if base_bytes <= share(kept_bytes, limits) {
+    if bases
+        .map(|entry| u64::from(entry.stored_bytes))
+        .sum::<u64>()
+        <= allowed
+    {
         return Ok(());
     }
+    let (mut left, mut cost_bytes) = (*budget, 0);
     for at in records.leaning() {
-        if !records.path(at).is_worth_leaving() {
+        let path = records.path(at);
+        if !path.is_worth_leaving() {
             continue;
         }
-        let bytes = u64::from(records.entries()[at].stored_bytes);
-        let Some(left) = budget.checked_sub(bytes) else {
+        let own_bytes = u64::from(records.entries()[at].stored_bytes);
+        // A delta over many steps is about as long as the deltas of all of them.
+        let cost = match path.ancestor {
+            Some(_) => path.delta_bytes + own_bytes,
+            None => path.whole_bytes,
+        };
+        let Some(now_left) = left.checked_sub(cost) else {
             break;
         };
-        *budget = left;
-        records.reencode(at);
+        left = now_left;
+        cost_bytes += cost;
         work.reencode.push(at);
     }
+    work.reencode.iter().for_each(|&at| records.reencode(at));
+    records.choose();
+    if records.copied_bytes() + cost_bytes + allowed < kept_bytes {
+        *budget = left;
+        return records.prove();
+    }
+    work.reencode.clear();
+    records.reencode_nothing();
     records.choose();
     records.prove()
 }

@@ -91,7 +91,8 @@ pub(super) struct Pack {
     pub(super) bytes: PackBytes,
     /// Stored by this prune and in no entry of the log yet.
     pub(super) is_own: bool,
-    /// Its table cannot be read: nothing is known of it, so it stays.
+    /// Its table cannot be read, or the log calls it lost: nothing of it is relied on, and it stays
+    /// for whoever repairs.
     pub(super) is_unreadable: bool,
     /// How much of it snapshots reach, in thousandths.
     rank: u16,
@@ -158,7 +159,7 @@ impl Records {
                 id: *id,
                 bytes: *bytes,
                 is_own: own.contains_key(id),
-                is_unreadable: rows.is_none(),
+                is_unreadable: rows.is_none() || is_lost,
                 rank: 0,
             });
             let rows = rows.unwrap_or_default();
@@ -384,6 +385,17 @@ impl Records {
     /// Says that a record is to be stored again against another base.
     pub(super) fn reencode(&mut self, at: usize) {
         self.entries[at].flags |= REENCODE;
+    }
+
+    /// Takes all of that back.
+    pub(super) fn reencode_nothing(&mut self) {
+        self.entries.iter_mut().for_each(|e| e.flags &= !REENCODE);
+    }
+
+    /// Returns the bytes of the records that are kept as they are.
+    pub(super) fn copied_bytes(&self) -> u64 {
+        let copied = self.entries.iter().filter(|entry| entry.is_copied());
+        copied.map(|entry| u64::from(entry.stored_bytes)).sum()
     }
 
     /// Returns what a record stands on along first bases, down to one that a snapshot names.
