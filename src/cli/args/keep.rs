@@ -12,9 +12,6 @@ pub(in crate::cli) struct PruneArgs {
     pub policy: PolicyArgs,
     #[command(flatten)]
     pub space: SpaceArgs,
-    /// Only snapshots of this profile
-    #[arg(short, long, value_name = "NAME")]
-    pub profile: Option<String>,
     /// Only snapshots of this machine
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,

@@ -11,7 +11,9 @@ use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::cli::text::Align;
+use crate::config::Keep;
 use crate::error::Error;
+use crate::ops::keep::Policy;
 use crate::ops::keep::Rule;
 use crate::ops::keep::Verdict;
 use crate::ops::prune;
@@ -81,15 +83,40 @@ struct DoneBody {
 
 /// Applies a policy.
 pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome<u8> {
-    let Some(policy) = args.policy.policy() else {
+    let mut options = options(session, &args.space);
+    options.policy = args.policy.policy();
+    // A policy given by hand needs no configuration.
+    options.profile = match (&options.policy, &session.profile_names()[..]) {
+        (Some(_), []) => None,
+        (Some(_), [one]) => Some((*one).to_string()),
+        _ => {
+            let profile = session.profile()?;
+            options.policy = profile
+                .and_then(|profile| profile.keep.as_ref())
+                .map(policy_of);
+            profile.map(|profile| profile.name.clone())
+        }
+    };
+    if options.policy.is_none() {
         let example = "prune -n --keep-last 3 --keep-daily 14 --keep-weekly 8";
         return Err(Failure::usage("nothing says what to keep").hint(session.command_hint(example)));
-    };
-    let mut options = options(session, &args.space);
-    options.policy = Some(policy);
-    options.profile.clone_from(&args.profile);
+    }
     options.host.clone_from(&args.host);
     act(session, "prune", &options)
+}
+
+/// Returns the policy that a configuration asks for.
+fn policy_of(keep: &Keep) -> Policy {
+    Policy {
+        last: keep.last.unwrap_or_default(),
+        hourly: keep.hourly.unwrap_or_default(),
+        daily: keep.daily.unwrap_or_default(),
+        weekly: keep.weekly.unwrap_or_default(),
+        monthly: keep.monthly.unwrap_or_default(),
+        yearly: keep.yearly.unwrap_or_default(),
+        within: keep.within.map(Into::into),
+        tags: Vec::new(),
+    }
 }
 
 /// Gives back space.
@@ -180,11 +207,13 @@ fn act(session: &Session, op: &'static str, options: &PruneOptions) -> Outcome<u
 pub(super) fn no_space_hint(session: &Session, error: Error) -> Failure {
     let is_no_space = error.is_no_space();
     let failure = Failure::from(error);
+    let path = session.target(None).map(|target| target.path);
+    let path = path.unwrap_or_default();
     match is_no_space {
         false => failure,
         true => failure.hint(format!(
             "free 1 MiB on that file system, but never by deleting files in {}, and run it again",
-            text::quote(session.repo_path().unwrap_or_default().as_os_str())
+            text::quote(path.as_os_str())
         )),
     }
 }

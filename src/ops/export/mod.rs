@@ -1,6 +1,6 @@
 //! Export: a snapshot, or part of it, as one file that other programs read.
 //!
-//! Everything is read twice (`docs/decisions/0050-exports-read-twice.md`). `prepare` reads it for
+//! Everything is read twice (`docs/decisions/0055-exports-read-twice.md`). `prepare` reads it for
 //! the manifest, which comes first and has the sum of every file; so a snapshot that is damaged is
 //! found out before anything is written. `write` reads it again. The same snapshot and the same
 //! program give the same bytes, except where a passphrase is asked for.

@@ -7,6 +7,7 @@ use crate::ops::keep::buckets::Unit;
 use jiff::Span;
 use jiff::tz::TimeZone;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// How many snapshots to keep of each kind. All rules count; what any keeps, stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,6 +85,17 @@ impl Within {
         let before = span.and_then(|span| instant.to_zoned(zone.clone()).checked_sub(span));
         let ns = before.map(|zoned| i64::try_from(zoned.timestamp().as_nanosecond()));
         Timestamp(ns.map_or(i64::MIN, |ns| ns.unwrap_or(i64::MIN)))
+    }
+}
+
+/// In whole hours, and none too few.
+impl From<Duration> for Within {
+    fn from(span: Duration) -> Within {
+        let hours = u32::try_from(span.as_secs().div_ceil(3600)).unwrap_or(NUMBER_MAX);
+        Within {
+            hours,
+            ..Within::default()
+        }
     }
 }
 
