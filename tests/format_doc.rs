@@ -609,6 +609,7 @@ fn manifest() -> Manifest {
         root_path: b"/opt/homecore".to_vec(),
         included: vec![b"rules".to_vec(), b"data".to_vec()],
         rules: Rules {
+            taken: Some(vec!["rules/**".into()]),
             exclude: vec!["*.tmp".into()],
             secrets: vec![".env".into()],
             one_file_system: true,

@@ -326,6 +326,33 @@ fn what_backups_leave_out_is_not_removed() {
 }
 
 #[test]
+fn what_a_profile_does_not_take_is_neither_saved_nor_removed() {
+    let place = Place::new();
+    let app = place.path("app");
+    fs::create_dir(app.join("config")).unwrap();
+    fs::write(app.join("config/app.toml"), "old").unwrap();
+    fs::write(app.join("program"), "binary").unwrap();
+    let config = format!(
+        "version = 1\n[profile.app]\nroot = {:?}\nfiles = [\"config/**\"]\ndatabases = []\n",
+        app.to_str().unwrap()
+    );
+    fs::write(place.path("config.toml"), config).unwrap();
+    done(&place.run(&["-c", "config.toml", "backup", "-p", "app"]));
+    fs::write(app.join("config/app.toml"), "new").unwrap();
+    fs::write(app.join("config/stray.toml"), "stray").unwrap();
+
+    done(&run(&place, &back(&place)));
+
+    assert_eq!(
+        fs::read_to_string(app.join("config/app.toml")).unwrap(),
+        "old"
+    );
+    assert!(app.join("program").exists() && !app.join("config/stray.toml").exists());
+    let ls = place.run(&["ls", "latest"]);
+    assert!(!String::from_utf8_lossy(&ls.stdout).contains("program"));
+}
+
+#[test]
 fn a_snapshot_that_is_damaged_replaces_nothing() {
     let place = moved_on();
     let app = place.path("app");

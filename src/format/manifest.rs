@@ -52,6 +52,8 @@ pub struct Manifest {
 /// The rules of a backup: whoever makes another one of the same place needs them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
+    /// Patterns of what was taken; `None` for everything.
+    pub taken: Option<Vec<String>>,
     /// Patterns of what was left out.
     pub exclude: Vec<String>,
     /// Patterns of what is never compressed together with others.
@@ -64,12 +66,14 @@ pub struct Rules {
 
 const ONE_FILE_SYSTEM: u64 = 1;
 const SKIP_CACHE_DIRS: u64 = 2;
+const ONLY_TAKEN: u64 = 4;
 
 impl Rules {
     fn flags(&self) -> u64 {
         let one_file_system = u64::from(self.one_file_system) * ONE_FILE_SYSTEM;
         let skip_cache_dirs = u64::from(self.skip_cache_dirs) * SKIP_CACHE_DIRS;
-        one_file_system | skip_cache_dirs
+        let only_taken = u64::from(self.taken.is_some()) * ONLY_TAKEN;
+        one_file_system | skip_cache_dirs | only_taken
     }
 }
 
@@ -139,6 +143,9 @@ impl Manifest {
         if self.rules.flags() != 0 {
             wire::put_number_field(&mut out, 32, self.rules.flags());
         }
+        for pattern in self.rules.taken.iter().flatten() {
+            wire::put_field(&mut out, 36, pattern.as_bytes());
+        }
         out
     }
 
@@ -172,6 +179,13 @@ impl Manifest {
                     let flags = wire::number(field)?;
                     manifest.rules.one_file_system = flags & ONE_FILE_SYSTEM != 0;
                     manifest.rules.skip_cache_dirs = flags & SKIP_CACHE_DIRS != 0;
+                    if flags & ONLY_TAKEN != 0 {
+                        manifest.rules.taken.get_or_insert_default();
+                    }
+                }
+                36 => {
+                    let taken = manifest.rules.taken.get_or_insert_default();
+                    taken.push(wire::text(field)?);
                 }
                 34 => manifest.without = Some(wire::array(field)?),
                 other => wire::unknown_field(other)?,
@@ -254,6 +268,7 @@ mod tests {
             root_path: b"/opt/homecore".to_vec(),
             included: vec![b"rules".to_vec()],
             rules: Rules {
+                taken: Some(vec!["config/**".into()]),
                 exclude: vec!["*.tmp".into(), "/models/**".into()],
                 secrets: vec![".env".into()],
                 one_file_system: false,

@@ -345,6 +345,7 @@ fn manifest(
         root_path: root_path(options, source).to_vec(),
         included: source.included().to_vec(),
         rules: Rules {
+            taken: source::taken(options),
             exclude: options.exclude.clone(),
             secrets: options.secrets.clone(),
             one_file_system: options.one_file_system,

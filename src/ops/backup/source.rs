@@ -244,12 +244,16 @@ fn patterns(options: &BackupOptions, paths: &[PathBuf], root: &Path) -> Result<O
             reason: reason.to_string(),
         });
     }
-    // Without patterns of files everything is taken, databases included.
-    let all = options.files.as_ref().map(|files| {
-        let all = files.iter().chain(&options.databases).collect::<Vec<_>>();
-        Patterns::parse(&all)
-    });
-    all.transpose()
+    taken(options)
+        .map(|taken| Patterns::parse(&taken))
+        .transpose()
+}
+
+/// Returns patterns of what is taken. Without patterns of files it is everything, databases
+/// included.
+pub(super) fn taken(options: &BackupOptions) -> Option<Vec<String>> {
+    let files = options.files.as_ref()?;
+    Some(files.iter().chain(&options.databases).cloned().collect())
 }
 
 fn named(options: &BackupOptions) -> Result<Vec<Named>> {

@@ -23,6 +23,7 @@ use crate::ops::snapshots::Snapshot;
 use crate::repo::chunks::Chunks;
 use crate::source::files::CacheDirs;
 use crate::source::files::FileSystems;
+use crate::source::files::Patterns;
 use crate::source::files::Rules;
 use crate::source::files::Tree;
 use crate::source::files::WalkOptions;
@@ -133,9 +134,10 @@ pub(super) fn surplus(
     only: &Only,
 ) -> Result<Vec<Vec<u8>>> {
     let rules = &manifest.rules;
+    let taken = rules.taken.as_ref();
     let walk = WalkOptions {
         include: manifest.included.clone(),
-        patterns: None,
+        patterns: taken.map(|taken| Patterns::parse(taken)).transpose()?,
         exclude: Rules::parse(&rules.exclude)?,
         cache_dirs: match rules.skip_cache_dirs {
             true => CacheDirs::Skip,

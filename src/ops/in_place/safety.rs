@@ -74,7 +74,9 @@ pub(super) fn take<'r>(
     let options = BackupOptions {
         paths,
         root: Some(root),
+        files: like.rules.taken.clone(),
         profile: like.profile.clone(),
+        scope: like.scope.clone(),
         host: host.to_string(),
         exclude: like.rules.exclude.clone(),
         secrets: like.rules.secrets.clone(),
