@@ -141,6 +141,12 @@ fn act(session: &Session, op: &'static str, options: &PruneOptions) -> Outcome<u
     let plan = prune::plan(&session.cx, &repo, options).map_err(|error| match error {
         // A policy that is refused: the one thing that helps is another.
         Error::Refused { .. } => Failure::from(error).hint("add --keep-last N, or correct the tag"),
+        // What a snapshot lacks may come back; until then nobody knows what is needed for it.
+        Error::Missing { .. } | Error::Corrupt { .. } => Failure::from(error).hint(format!(
+            "nothing was removed. {} names the snapshots that lack something: back up what they \
+             are of, or forget them, and try again",
+            session.command_hint("check --repair")
+        )),
         error => error.into(),
     })?;
     session.reporter.finish();
