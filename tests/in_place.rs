@@ -270,6 +270,17 @@ fn while_the_application_has_a_database_open_nothing_happens() {
 
     assert_eq!(output.status.code(), Some(15), "{}", stderr(&output));
     assert!(stderr(&output).contains("app.db"), "{}", stderr(&output));
+    // Nor by the other way.
+    let over = [
+        "restore",
+        "latest",
+        "--to",
+        "app",
+        "--overwrite",
+        "--confirm",
+    ];
+    let output = place.run(&over);
+    assert_eq!(output.status.code(), Some(15), "{}", stderr(&output));
     writer.wait_acked(writer.acked() + 5);
     assert_eq!(place.snapshots().len(), 1);
     writer.stop();

@@ -11,7 +11,9 @@ use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
+use crate::error::Error;
 use crate::ops::Tally;
+use crate::ops::in_place;
 use crate::ops::inspect;
 use crate::ops::restore;
 use crate::ops::restore::Replace;
@@ -111,6 +113,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
         let failure = Failure::new("refused", 2, message);
         return Err(failure.hint("add --overwrite, or restore into another directory"));
     }
+    if plan.replace.count + plan.remove.count > 0 {
+        refuse_if_used(&chunks, snapshot, &options.target)?;
+    }
     session.confirm("Go on?")?;
     let report = restore::apply(&session.cx, &chunks, &snapshot.manifest, &options, &plan)?;
     session.reporter.finish();
@@ -134,6 +139,25 @@ fn options(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<RestoreOptions> {
         options.replace = Replace::Changed;
     }
     Ok(options)
+}
+
+/// Refuses to take databases away under a program that has them open: it would go on writing into
+/// files that nobody finds again.
+fn refuse_if_used(chunks: &Chunks<'_>, snapshot: &Snapshot, target: &Path) -> Outcome<()> {
+    let records = inspect::databases(chunks, &snapshot.manifest)?;
+    let paths: Vec<Vec<u8>> = records.into_iter().map(|record| record.path).collect();
+    let mut users = in_place::users(target, &paths).into_iter();
+    match users.find(|user| user.is_database) {
+        None => Ok(()),
+        Some(user) => {
+            let path = text::path(&user.path);
+            let error = Error::Running {
+                what: format!("{} (process {})", text::safe(&user.name), user.pid),
+                reason: format!("it has {path} open"),
+            };
+            Err(Failure::from(error).hint("stop it, or restore into another directory"))
+        }
+    }
 }
 
 /// Returns the patterns of what is asked for, of one path or of `--only`.
