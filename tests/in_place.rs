@@ -344,7 +344,8 @@ fn what_a_profile_does_not_take_is_neither_saved_nor_removed() {
     fs::write(app.join("config/app.toml"), "old").unwrap();
     fs::write(app.join("program"), "binary").unwrap();
     let config = format!(
-        "version = 1\n[profile.app]\nroot = {:?}\nfiles = [\"config/**\"]\ndatabases = []\n",
+        "version = 1\n[profile.app]\nroot = {:?}\nfiles = [\"config/**\"]\ndatabases = []\n\
+         scope.one = {{ files = [\"config/one/**\"] }}\n",
         app.to_str().unwrap()
     );
     fs::write(place.path("config.toml"), config).unwrap();
@@ -361,6 +362,30 @@ fn what_a_profile_does_not_take_is_neither_saved_nor_removed() {
     assert!(app.join("program").exists() && !app.join("config/stray.toml").exists());
     let ls = place.run(&["ls", "latest"]);
     assert!(!String::from_utf8_lossy(&ls.stdout).contains("program"));
+
+    // A scope of it, beside.
+    let id = back(&place)[1].clone();
+    let to = [
+        "-c",
+        "config.toml",
+        "restore",
+        &id,
+        "--scope",
+        "one",
+        "--to",
+        "one",
+        "--confirm",
+    ];
+    let output = place.run(&to);
+    assert_eq!(output.status.code(), Some(13), "{}", stderr(&output));
+    fs::create_dir(app.join("config/one")).unwrap();
+    fs::write(app.join("config/one/a.toml"), "a").unwrap();
+    done(&place.run(&["-c", "config.toml", "backup", "-p", "app"]));
+    let mut to = to;
+    to[3] = "latest";
+    done(&place.run(&to));
+    assert!(place.path("one/config/one/a.toml").exists());
+    assert!(!place.path("one/config/app.toml").exists());
 }
 
 #[test]

@@ -86,6 +86,9 @@ pub(in crate::cli) struct RestoreArgs {
     /// Only what matches this pattern
     #[arg(long, value_name = "GLOB")]
     pub only: Vec<String>,
+    /// Only this part of the profile
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Option<String>,
     /// Only this database, by its path or name
     #[arg(long, value_name = "NAME")]
     pub db: Vec<String>,

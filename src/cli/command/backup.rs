@@ -353,7 +353,8 @@ fn of_profile(session: &Session, args: &BackupArgs, profile: &Profile) -> Outcom
     Ok(options)
 }
 
-fn scope_of<'p>(profile: &'p Profile, name: &str) -> Outcome<&'p Scope> {
+/// Returns a part of a profile.
+pub(super) fn scope_of<'p>(profile: &'p Profile, name: &str) -> Outcome<&'p Scope> {
     profile.scopes.get(name).ok_or_else(|| {
         let names = || profile.scopes.keys().map(String::as_str);
         let message = format!("profile {} has no scope {name:?}", profile.name);

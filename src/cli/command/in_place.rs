@@ -74,7 +74,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let snapshot = session.resolve(&snapshots, reference)?;
     let chunks = Chunks::open(&repo, &state.packs)?;
     let mut only = restore::patterns(args, path)?;
-    only.extend(restore::database_patterns(args, &chunks, snapshot)?);
+    only.extend(restore::named_patterns(session, args, &chunks, snapshot)?);
     let options = InPlaceOptions {
         root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
         only,

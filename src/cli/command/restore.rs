@@ -4,6 +4,7 @@ use crate::cli::args::RestoreArgs;
 use crate::cli::command::DAMAGE;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
+use crate::cli::command::backup::scope_of;
 use crate::cli::command::restore_archive;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
@@ -83,7 +84,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let chunks = Chunks::open(&repo, &state.packs)?;
     options
         .only
-        .extend(database_patterns(args, &chunks, snapshot)?);
+        .extend(named_patterns(session, args, &chunks, snapshot)?);
     let plan = restore::plan(&session.cx, &chunks, &snapshot.manifest, &options)?;
     chunks.save_index();
     session.reporter.finish();
@@ -172,8 +173,9 @@ pub(super) fn patterns(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<Vec<S
     }
 }
 
-/// Returns the patterns of the databases that are asked for.
-pub(super) fn database_patterns(
+/// Returns the patterns of the databases and of the scope that are asked for.
+pub(super) fn named_patterns(
+    session: &Session,
     args: &RestoreArgs,
     chunks: &Chunks<'_>,
     snapshot: &Snapshot,
@@ -181,6 +183,13 @@ pub(super) fn database_patterns(
     let mut patterns = Vec::new();
     for name in &args.db {
         patterns.push(exactly(&database(chunks, snapshot, name)?)?);
+    }
+    if let Some(name) = &args.scope {
+        let profile = session.profile_named(&snapshot.manifest.profile)?;
+        let scope = scope_of(profile, name)?;
+        // Patterns of a profile begin at its root.
+        let all = scope.files.iter().flatten().chain(&scope.databases);
+        patterns.extend(all.map(|pattern| format!("/{}", pattern.trim_start_matches('/'))));
     }
     Ok(patterns)
 }
