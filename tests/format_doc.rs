@@ -631,6 +631,7 @@ fn manifest() -> Manifest {
         },
         tags: vec!["before-upgrade".into(), "ü".into()],
         program: "statekeep 0.1.0".into(),
+        app_version: "2.4.1".into(),
     }
 }
 

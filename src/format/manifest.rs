@@ -47,6 +47,8 @@ pub struct Manifest {
     pub tags: Vec<String>,
     /// The program that wrote it.
     pub program: String,
+    /// The version of the application, as it said itself; empty if nobody asked.
+    pub app_version: String,
 }
 
 /// The rules of a backup: whoever makes another one of the same place needs them.
@@ -143,6 +145,9 @@ impl Manifest {
         if self.rules.flags() != 0 {
             wire::put_number_field(&mut out, 32, self.rules.flags());
         }
+        if !self.app_version.is_empty() {
+            wire::put_field(&mut out, 40, self.app_version.as_bytes());
+        }
         for pattern in self.rules.taken.iter().flatten() {
             wire::put_field(&mut out, 36, pattern.as_bytes());
         }
@@ -188,6 +193,7 @@ impl Manifest {
                     taken.push(wire::text(field)?);
                 }
                 34 => manifest.without = Some(wire::array(field)?),
+                40 => manifest.app_version = wire::text(field)?,
                 other => wire::unknown_field(other)?,
             }
         }
@@ -289,6 +295,7 @@ mod tests {
             },
             tags: vec!["before-upgrade".into(), "ü".into()],
             program: "statekeep 0.1.0".into(),
+            app_version: "2.4.1".into(),
             ..Manifest::default()
         }
     }

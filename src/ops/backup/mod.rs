@@ -103,6 +103,8 @@ pub struct BackupOptions {
     pub database_cuts: DatabaseCuts,
     /// Names for the snapshot.
     pub tags: Vec<String>,
+    /// The version of the application; empty if it is not known.
+    pub app_version: String,
     /// What it is made for, if it is made right before a restore in place: it is held.
     pub replaced: Option<Replaced>,
     /// Whether to say what would be done, and do nothing.
@@ -363,6 +365,7 @@ fn manifest(
         figures,
         tags: Vec::new(),
         program: concat!("statekeep ", env!("CARGO_PKG_VERSION")).to_string(),
+        app_version: options.app_version.clone(),
     }
 }
 

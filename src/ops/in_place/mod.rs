@@ -62,6 +62,8 @@ pub struct InPlaceOptions {
     pub surplus: Surplus,
     /// This machine, for the safety snapshot.
     pub host: String,
+    /// The version of the application that is there now; empty if it is not known.
+    pub app_version: String,
     /// How the application is stopped and started.
     pub application: Application,
 }
@@ -209,15 +211,14 @@ fn prepare<'r>(
         by: snapshot.id,
         only: options.only.clone(),
     };
-    let (root, host) = (&options.root, &options.host);
-    let safety = safety::take(cx, repo, root, manifest, host, Some(replaced))?;
+    let safety = safety::take(cx, repo, options, manifest, Some(replaced))?;
     if let Some(safety) = &safety {
         safety::read_back(cx, &safety.chunks, &safety.manifest.tree, &only)?;
     }
     let staging = stage::stage(cx, chunks, manifest, options, &only, stage)?;
     stage::check_saved(safety.as_ref(), options, &staging)?;
     let databases = plan::database_paths(chunks, manifest)?;
-    application::refuse_if_used(root, &databases)?;
+    application::refuse_if_used(&options.root, &databases)?;
     Ok((staging, safety))
 }
 
@@ -249,8 +250,7 @@ fn resume(
     if let Some(known) = known {
         let databases = plan::database_paths(chunks, &known.manifest)?;
         application::refuse_if_used(&options.root, &databases)?;
-        let (root, host) = (&options.root, &options.host);
-        let safety = safety::take(cx, repo, root, &known.manifest, host, None)?;
+        let safety = safety::take(cx, repo, options, &known.manifest, None)?;
         if let Some(safety) = safety {
             let hold = Note::Hold(safety.id, HoldUntil::Released);
             notes::add(cx, repo, &[safety.id].into(), &[hold])?;

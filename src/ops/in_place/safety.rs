@@ -17,6 +17,7 @@ use crate::id::SnapshotId;
 use crate::ops::backup;
 use crate::ops::backup::BackupOptions;
 use crate::ops::backup::FreePages;
+use crate::ops::in_place::InPlaceOptions;
 use crate::ops::inspect;
 use crate::ops::restore::select::Only;
 use crate::repo::Repo;
@@ -27,7 +28,6 @@ use crate::repo::tree::LeafAt;
 use crate::repo::tree::Leaves;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// The tag of these snapshots.
 pub const SAFETY_TAG: &str = "pre-restore";
@@ -45,11 +45,11 @@ pub(super) struct Safety<'r> {
 pub(super) fn take<'r>(
     cx: &Context,
     repo: &'r Repo,
-    root: &Path,
+    options: &InPlaceOptions,
     like: &Manifest,
-    host: &str,
     replaced: Option<Replaced>,
 ) -> Result<Option<Safety<'r>>> {
+    let root = &options.root;
     let root = match root.canonicalize() {
         Ok(root) => root,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -77,7 +77,8 @@ pub(super) fn take<'r>(
         files: like.rules.taken.clone(),
         profile: like.profile.clone(),
         scope: like.scope.clone(),
-        host: host.to_string(),
+        host: options.host.clone(),
+        app_version: options.app_version.clone(),
         exclude: like.rules.exclude.clone(),
         secrets: like.rules.secrets.clone(),
         one_file_system: like.rules.one_file_system,
