@@ -4,7 +4,6 @@ pub mod archive;
 pub mod backup;
 mod budget;
 pub mod check;
-pub mod command;
 pub mod demo;
 pub mod detect;
 pub mod export;

@@ -4,6 +4,7 @@ use crate::cli::args::BackupArgs;
 use crate::cli::args::CutsArg;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
+use crate::cli::command::in_place;
 use crate::cli::environment;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
@@ -179,10 +180,13 @@ fn run_profile(session: &Session, profile: &Profile, options: &BackupOptions) ->
     if options.dry_run {
         return back_up(session, &session.open_repo_for(profile)?, options);
     }
+    let mut options = options.clone();
+    let knows_version = note_version(session, profile, &mut options)?;
     let before = run_hooks(session, &session.cx, &profile.before);
     let done = match before {
         Ok(warned) => session.open_repo_for(profile).and_then(|repo| {
-            let mut done = back_up(session, &repo, options)?;
+            let mut done = back_up(session, &repo, &options)?;
+            let warned = warned || !knows_version;
             done.exit = done.exit.max(if warned { WARNINGS } else { DONE });
             Ok(done)
         }),
@@ -197,8 +201,27 @@ fn run_profile(session: &Session, profile: &Profile, options: &BackupOptions) ->
     Ok(done)
 }
 
+/// Has the snapshot say the version of the application. Returns false if it is not known and ought
+/// to be: a backup is made all the same.
+pub(super) fn note_version(
+    session: &Session,
+    profile: &Profile,
+    options: &mut BackupOptions,
+) -> Outcome<bool> {
+    match in_place::app_version(session, profile)? {
+        Ok(version) => {
+            options.app_version = version;
+            Ok(true)
+        }
+        Err(problem) => {
+            session.reporter.warn("app-version", b"", &problem);
+            Ok(false)
+        }
+    }
+}
+
 /// Runs programs one after the other and returns whether there was a warning.
-fn run_hooks(session: &Session, cx: &Context, hooks: &[Hook]) -> Outcome<bool> {
+pub(super) fn run_hooks(session: &Session, cx: &Context, hooks: &[Hook]) -> Outcome<bool> {
     let mut warned = false;
     for Hook {
         command,
@@ -288,7 +311,7 @@ fn chosen(session: &Session) -> Outcome<Vec<&Profile>> {
     })
 }
 
-fn of_paths(session: &Session, args: &BackupArgs) -> Outcome<BackupOptions> {
+pub(super) fn of_paths(session: &Session, args: &BackupArgs) -> Outcome<BackupOptions> {
     let paths = args.paths.iter().map(|path| environment::absolute(path));
     Ok(BackupOptions {
         paths: paths.collect::<Outcome<_>>()?,
@@ -319,7 +342,11 @@ fn of_flags(session: &Session, args: &BackupArgs) -> BackupOptions {
 }
 
 /// Returns what a profile says, and flags beside it: lists are added to, and the rest is replaced.
-fn of_profile(session: &Session, args: &BackupArgs, profile: &Profile) -> Outcome<BackupOptions> {
+pub(super) fn of_profile(
+    session: &Session,
+    args: &BackupArgs,
+    profile: &Profile,
+) -> Outcome<BackupOptions> {
     let mut options = of_flags(session, args);
     let (files, databases) = match &args.scope {
         None => (&profile.files, &profile.databases),

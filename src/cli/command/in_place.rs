@@ -12,7 +12,13 @@ use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
+use crate::config::OnVersion;
+use crate::config::Profile;
+use crate::format::manifest::Manifest;
+use crate::ops::hook;
+use crate::ops::hook::Argv;
 use crate::ops::in_place;
+use crate::ops::in_place::Application;
 use crate::ops::in_place::InPlaceOptions;
 use crate::ops::in_place::InPlacePlan;
 use crate::ops::in_place::InPlaceReport;
@@ -26,9 +32,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Processes named.
 const USERS_SHOWN: usize = 5;
+/// For an application to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Serialize)]
 struct Summary {
@@ -59,10 +68,102 @@ struct DoneBody {
 }
 
 /// One restore in place, as it was asked for.
-struct Request<'s> {
+pub(super) struct Request<'s> {
     op: &'static str,
     snapshot: &'s Snapshot,
-    options: InPlaceOptions,
+    pub options: InPlaceOptions,
+    on_version: OnVersion,
+}
+
+impl<'s> Request<'s> {
+    /// With what the profile of the snapshot says, if it is configured here.
+    pub(super) fn new(
+        session: &'s Session,
+        op: &'static str,
+        snapshot: &'s Snapshot,
+        only: Vec<String>,
+        surplus: Surplus,
+    ) -> Outcome<Request<'s>> {
+        let mut options = InPlaceOptions {
+            root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
+            only,
+            surplus,
+            host: environment::host_name(),
+            ..InPlaceOptions::default()
+        };
+        let mut on_version = OnVersion::default();
+        if let Some(profile) = profile_of(session, &snapshot.manifest)? {
+            // One that moved is restored to where it is now.
+            options.root.clone_from(&profile.root);
+            options.application = application(profile);
+            on_version = profile.restore.on_version;
+            options.app_version = match (app_version(session, profile)?, on_version) {
+                (Ok(version), _) => version,
+                (Err(problem), OnVersion::Warn) => {
+                    session.reporter.warn("app-version", b"", &problem);
+                    String::new()
+                }
+                (Err(problem), OnVersion::Refuse) => {
+                    return Err(Failure::new("app-version", 2, problem)
+                        .hint("on-version = \"warn\" in the profile would go on"));
+                }
+            };
+        }
+        Ok(Request {
+            op,
+            snapshot,
+            options,
+            on_version,
+        })
+    }
+
+    /// Returns whether the snapshot is known to be of another version of the application.
+    fn is_other_version(&self) -> bool {
+        let then = &self.snapshot.manifest.app_version;
+        let now = &self.options.app_version;
+        !then.is_empty() && !now.is_empty() && then != now
+    }
+}
+
+/// Returns the profile a snapshot belongs to, if it is configured here.
+pub(super) fn profile_of<'s>(
+    session: &'s Session,
+    manifest: &Manifest,
+) -> Outcome<Option<&'s Profile>> {
+    match manifest.profile.is_empty() {
+        true => Ok(None),
+        false => Ok(session.config()?.profiles.get(&manifest.profile)),
+    }
+}
+
+/// Returns the commands of the application of a profile.
+pub(super) fn application(profile: &Profile) -> Application {
+    let restore = &profile.restore;
+    Application {
+        running: restore.running.clone(),
+        stop: restore.stop.clone(),
+        start: restore.start.clone(),
+        after: restore.after.clone(),
+    }
+}
+
+/// Asks the application of a profile for its version. It is empty if the profile knows no way; the
+/// inner error is why it was not told.
+pub(super) fn app_version(session: &Session, profile: &Profile) -> Outcome<Result<String, String>> {
+    let Some(command) = &profile.restore.app_version else {
+        return Ok(Ok(String::new()));
+    };
+    let (end, said) = hook::ask(&session.cx, command, VERSION_TIMEOUT)?;
+    let version = said.lines().next().unwrap_or_default().trim().to_string();
+    let problem = match end.problem() {
+        None if version.is_empty() => "it printed nothing".to_string(),
+        None => return Ok(Ok(version)),
+        Some(problem) => problem,
+    };
+    let command = command.join(" ");
+    Ok(Err(format!(
+        "the version of the application is not known: `{command}`: {problem}"
+    )))
 }
 
 /// Restores to where a snapshot came from.
@@ -75,21 +176,11 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let chunks = Chunks::open(&repo, &state.packs)?;
     let mut only = restore::patterns(args, path)?;
     only.extend(restore::named_patterns(session, args, &chunks, snapshot)?);
-    let options = InPlaceOptions {
-        root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
-        only,
-        surplus: match args.delete {
-            true => Surplus::Removed,
-            false => Surplus::Kept,
-        },
-        host: environment::host_name(),
-        ..InPlaceOptions::default()
+    let surplus = match args.delete {
+        true => Surplus::Removed,
+        false => Surplus::Kept,
     };
-    let request = Request {
-        op: "restore",
-        snapshot,
-        options,
-    };
+    let request = Request::new(session, "restore", snapshot, only, surplus)?;
     go(session, &repo, &chunks, &request)
 }
 
@@ -108,22 +199,19 @@ pub(super) fn undo(session: &Session, args: &UndoArgs) -> Outcome<u8> {
     let (snapshot, replaced) = in_place::last_replaced(&snapshots, &host, root)
         .map_err(|error| Failure::from(error).hint(session.command_hint("list")))?;
     let chunks = Chunks::open(&repo, &state.packs)?;
-    let options = InPlaceOptions {
-        root: PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path)),
-        only: replaced.only.clone(),
-        surplus: Surplus::Removed,
-        host,
-        ..InPlaceOptions::default()
-    };
-    let request = Request {
-        op: "undo",
-        snapshot,
-        options,
-    };
+    let only = replaced.only.clone();
+    let mut request = Request::new(session, "undo", snapshot, only, Surplus::Removed)?;
+    // Where that restore was, wherever the profile is by now.
+    request.options.root = PathBuf::from(OsStr::from_bytes(&snapshot.manifest.root_path));
     go(session, &repo, &chunks, &request)
 }
 
-fn go(session: &Session, repo: &Repo, chunks: &Chunks<'_>, request: &Request<'_>) -> Outcome<u8> {
+pub(super) fn go(
+    session: &Session,
+    repo: &Repo,
+    chunks: &Chunks<'_>,
+    request: &Request<'_>,
+) -> Outcome<u8> {
     let Request {
         snapshot, options, ..
     } = request;
@@ -140,6 +228,7 @@ fn go(session: &Session, repo: &Repo, chunks: &Chunks<'_>, request: &Request<'_>
         return Ok(DONE);
     }
     refuse(options, &plan)?;
+    refuse_version(request)?;
     session.confirm_by_name(&name(snapshot))?;
     let report = in_place::apply(&session.cx, repo, chunks, snapshot, options)?;
     session.reporter.finish();
@@ -206,6 +295,22 @@ fn refuse(options: &InPlaceOptions, plan: &InPlacePlan) -> Outcome<()> {
     Ok(())
 }
 
+fn refuse_version(request: &Request<'_>) -> Outcome<()> {
+    if request.on_version == OnVersion::Warn || !request.is_other_version() {
+        return Ok(());
+    }
+    let (then, now) = (
+        &request.snapshot.manifest.app_version,
+        &request.options.app_version,
+    );
+    let message =
+        format!("the snapshot is of version {then} of the application, and {now} is here");
+    Err(Failure::new("app-version", 2, message).hint(format!(
+        "install {then}, or let `after` commands of the profile migrate it and set \
+         on-version = \"warn\"; --to DIR restores beside it"
+    )))
+}
+
 fn exit_code(report: &InPlaceReport) -> u8 {
     let restored = &report.restored;
     match (
@@ -224,6 +329,7 @@ fn plan_lines(session: &Session, request: &Request<'_>, plan: &InPlacePlan) -> V
         op,
         snapshot,
         options,
+        ..
     } = request;
     let mut lines = restore::plan_lines(session, snapshot, &options.root, &plan.restore);
     if let Some(replaced) = snapshot.replaced.as_ref().filter(|_| *op == "undo") {
@@ -239,6 +345,21 @@ fn plan_lines(session: &Session, request: &Request<'_>, plan: &InPlacePlan) -> V
             "  ATTENTION this snapshot is of another machine, {host}"
         ));
     }
+    let root = &snapshot.manifest.root_path;
+    if options.root.as_os_str().as_bytes() != &root[..] {
+        let root = text::path(root);
+        lines.push(format!(
+            "  ATTENTION it is of {root}; its profile is there by now"
+        ));
+    }
+    if request.is_other_version() {
+        let then = text::safe(&snapshot.manifest.app_version);
+        let now = text::safe(&options.app_version);
+        lines.push(format!(
+            "  ATTENTION it is of version {then} of the application, and {now} is here"
+        ));
+    }
+    lines.extend(command_lines(&options.application, plan));
     if let Some(unfinished) = &plan.unfinished {
         let id = unfinished.short();
         lines.push(format!(
@@ -264,6 +385,18 @@ fn plan_lines(session: &Session, request: &Request<'_>, plan: &InPlacePlan) -> V
     }
     lines.push("  safety    what is there now becomes a snapshot first; undo puts it back".into());
     lines
+}
+
+/// Returns which programs are run.
+fn command_lines(application: &Application, plan: &InPlacePlan) -> Vec<String> {
+    let line = |name: &str, argv: &Argv| format!("  {name:<9} {}", text::safe(&argv.join(" ")));
+    let is_stopped = plan.is_running() && application.stop.is_some();
+    let stop = application.stop.iter().filter(|_| is_stopped);
+    let start = application.start.iter().filter(|_| is_stopped);
+    let stop = stop.map(|argv| line("stop", argv));
+    let after = application.after.iter().map(|argv| line("after", argv));
+    let start = start.map(|argv| line("start", argv));
+    stop.chain(after).chain(start).collect()
 }
 
 fn tell(

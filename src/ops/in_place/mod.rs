@@ -116,15 +116,12 @@ pub fn apply(
     let databases = plan::database_paths(chunks, &snapshot.manifest)?;
     let was_stopped = options.application.stop(cx, &options.root, &databases)?;
     let mut outcome = restore(cx, repo, chunks, snapshot, options);
-    let mut aftermath = Vec::new();
-    if outcome.is_ok() {
-        aftermath.extend(options.application.after());
-    }
-    if was_stopped {
-        aftermath.extend(options.application.start());
-    }
-    if let Ok(report) = &mut outcome {
-        report.aftermath.extend(aftermath);
+    let after = outcome.as_ref().ok();
+    let after = after.and_then(|_| options.application.after(cx));
+    let start = was_stopped.then(|| options.application.start()).flatten();
+    match &mut outcome {
+        Ok(report) => report.aftermath.extend(after.into_iter().chain(start)),
+        Err(_) => application::tell(cx, start),
     }
     outcome
 }

@@ -94,7 +94,7 @@ pub fn plan(
         restore,
         removes,
         users: running::users(&options.root, &paths),
-        says_it_runs: options.application.says_it_runs()?,
+        says_it_runs: options.application.says_it_runs(cx)?,
         schemas: schemas(options, &databases),
         unfinished: journal::unfinished(&options.root)?,
     })
