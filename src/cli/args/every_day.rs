@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// `backup`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(in crate::cli) struct BackupArgs {
     /// Files and directories; without any, profiles of the configuration
     #[arg(value_name = "PATH")]

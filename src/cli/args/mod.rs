@@ -6,6 +6,7 @@
 mod archive;
 mod config;
 mod every_day;
+mod guard;
 mod keep;
 mod key;
 mod look;
@@ -33,6 +34,8 @@ pub(super) use every_day::ListArgs;
 pub(super) use every_day::RestoreArgs;
 pub(super) use every_day::ShowArgs;
 pub(super) use every_day::UndoArgs;
+pub(super) use guard::GuardArgs;
+pub(super) use guard::GuardCommand;
 pub(super) use keep::ForgetArgs;
 pub(super) use keep::GcArgs;
 pub(super) use keep::HoldArgs;
@@ -47,6 +50,7 @@ pub(super) use look::LsArgs;
 pub(super) use measure::StatsArgs;
 pub(super) use measure::StatsBy;
 pub(super) use prove::CheckArgs;
+pub(super) use prove::DrillArgs;
 pub(super) use setup::CompletionsArgs;
 pub(super) use setup::DemoApplicationArgs;
 pub(super) use setup::DemoArgs;
@@ -216,6 +220,14 @@ Examples:
   statekeep import /data/backups/default           every backup in a directory, old to new
   statekeep import backup.zip -n                   what it would do")]
     Import(ImportArgs),
+    /// Run a migration with a way back: a snapshot before, checks after, a restore if it failed
+    #[command(before_long_help = "\
+Examples:
+  statekeep guard -p chaos-cypher -- chaoscypher upgrade
+  statekeep guard --path /srv/app --revision 2.4.1 -- /srv/app/migrate.sh
+  statekeep guard status                   which snapshot is the way back, and what moved since
+  statekeep guard rollback                 show what would be put back, and ask")]
+    Guard(GuardArgs),
     /// List files in a snapshot
     #[command(before_long_help = "\
 Examples:
@@ -264,6 +276,13 @@ Examples:
   statekeep stats --by table -p homecore  which tables the databases are made of
   statekeep stats latest --by file        what one snapshot is made of")]
     Stats(StatsArgs),
+    /// Rehearse a restore: restore a snapshot aside, check its databases, note the proof
+    #[command(before_long_help = "\
+Examples:
+  statekeep drill                          the latest snapshot
+  statekeep drill 7c41 --scratch /mnt/big  where there is room for all of it
+  statekeep drill -p homecore -n           what would be done")]
+    Drill(DrillArgs),
     /// Make a repository, its key file and its recovery kit
     #[command(before_long_help = "\
 Examples:

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// `check`
 #[derive(Debug, Args)]
@@ -22,6 +23,17 @@ pub(in crate::cli) struct CheckArgs {
     /// Mark what is lost, so that the next backup stores it again, and make the log readable
     #[arg(long)]
     pub repair: bool,
+}
+
+/// `drill`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DrillArgs {
+    /// An id, latest, latest~2, a date, "2 days ago", tag:NAME
+    #[arg(value_name = "REF", default_value = "latest")]
+    pub reference: String,
+    /// Restore into a private directory in here [default: in the cache, else TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 fn parse_percent(text: &str) -> Result<f64, String> {

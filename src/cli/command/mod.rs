@@ -5,9 +5,11 @@ mod backup;
 mod check;
 mod config;
 mod demo;
+mod drill;
 mod export;
 mod files;
 mod forget;
+mod guard;
 mod hold;
 mod import;
 mod in_place;
@@ -45,6 +47,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Undo(args) => in_place::undo(session, &args),
         Command::Export(args) => export::run(session, args),
         Command::Import(args) => import::run(session, args),
+        Command::Guard(args) => guard::run(session, &args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
         Command::Prune(args) => prune::run(session, &args),
@@ -53,6 +56,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Gc(args) => prune::gc(session, &args),
         Command::Check(args) => check::run(session, &args),
         Command::Stats(args) => stats::run(session, &args),
+        Command::Drill(args) => drill::run(session, &args),
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),
         Command::Repo(_) => repo::info(session),

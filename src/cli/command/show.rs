@@ -151,7 +151,7 @@ fn details(snapshot: &Snapshot, now: Timestamp, zone: &TimeZone) -> Vec<String> 
     }));
     lines.extend(snapshot.proof.as_ref().map(|proof| {
         let at = text::local_with_zone(proof.at, zone);
-        format!("proven    {}, {at}", text::safe(&proof.result))
+        format!("drill     {}, {at}", text::safe(&proof.result))
     }));
     lines.push(format!(
         "content   {} in {} and {}",

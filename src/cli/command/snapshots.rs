@@ -124,7 +124,10 @@ fn note(snapshot: &Snapshot) -> String {
     let partial = snapshot.manifest.partial.then_some("partial".to_string());
     let held = snapshot.hold.map(|_| "held".to_string());
     let proven = snapshot.proof.as_ref();
-    let proven = proven.map(|proof| format!("proven: {}", text::safe(&proof.result)));
+    let proven = proven.map(|proof| match proof.passed() {
+        true => "proven".to_string(),
+        false => "DRILL FAILED".to_string(),
+    });
     let tags = snapshot.tags.iter().map(|tag| text::safe(tag));
     let said = partial.into_iter().chain(held).chain(proven);
     said.chain(tags).collect::<Vec<_>>().join(", ")

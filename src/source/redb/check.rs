@@ -2,6 +2,10 @@
 
 use super::Database;
 use super::Refusal;
+use redb::MultimapTableHandle;
+use redb::ReadableDatabase;
+use redb::ReadableTableMetadata;
+use redb::TableHandle;
 use std::fs::File;
 use std::path::Path;
 
@@ -15,15 +19,30 @@ pub fn prove(file: File, spool: File, check: &mut dyn FnMut() -> bool) -> Result
     database.capture(PASSES, u64::MAX, check)
 }
 
-/// Lets redb itself open the file and check everything in it, and returns what is wrong. It
-/// repairs what it can, so this is for files that are thrown away.
-pub fn check_integrity(path: &Path) -> Result<(), String> {
+/// Lets redb itself open the file and check everything in it. Returns the tables and how many rows
+/// each has, or what is wrong. It repairs what it can, so this is for files that are thrown away.
+pub fn check_integrity(path: &Path) -> Result<Vec<(String, u64)>, String> {
     let mut database = redb::Database::open(path).map_err(|error| error.to_string())?;
-    match database.check_integrity() {
-        // Whether its own bookkeeping had to be rebuilt says nothing: a capture leaves it out.
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+    // Whether its own bookkeeping had to be rebuilt says nothing: a capture leaves it out.
+    database
+        .check_integrity()
+        .map_err(|error| error.to_string())?;
+    rows(&database).map_err(|error| error.to_string())
+}
+
+fn rows(database: &redb::Database) -> Result<Vec<(String, u64)>, redb::Error> {
+    let read = database.begin_read()?;
+    let mut rows = Vec::new();
+    for table in read.list_tables()? {
+        let name = table.name().to_string();
+        rows.push((name, read.open_untyped_table(table)?.len()?));
     }
+    for table in read.list_multimap_tables()? {
+        let name = table.name().to_string();
+        rows.push((name, read.open_untyped_multimap_table(table)?.len()?));
+    }
+    rows.sort();
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -55,7 +74,7 @@ mod tests {
         };
 
         assert!(prove().is_ok());
-        assert_eq!(check_integrity(&path), Ok(()));
+        assert_eq!(check_integrity(&path), Ok(vec![("t".to_string(), 200)]));
 
         let mut bytes = std::fs::read(&path).unwrap();
         let at = bytes

@@ -4,7 +4,9 @@
 use super::Health;
 use super::Refusal;
 use super::check;
+use super::check_sidecars;
 use super::connect;
+use super::locate;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::types::ValueRef;
@@ -22,6 +24,9 @@ pub enum Depth {
     Full,
 }
 
+/// How long somebody who writes may be in the way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// An open image. It must not change while it is open.
 pub struct Image {
     connection: Connection,
@@ -32,7 +37,18 @@ impl Image {
     pub fn open(path: &Path) -> Result<Image, Refusal> {
         let uri = immutable_uri(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection = connect(Path::new(&uri), flags, Duration::ZERO)?;
+        Image::begin(connect(Path::new(&uri), flags, Duration::ZERO)?)
+    }
+
+    /// Opens the database of an application where it is, log included. Nothing of it is changed,
+    /// and no log is merged; a shared memory file may appear beside it.
+    pub fn open_in_place(path: &Path) -> Result<Image, Refusal> {
+        let path = locate(path)?;
+        check_sidecars(&path)?;
+        Image::begin(connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, PATIENCE)?)
+    }
+
+    fn begin(connection: Connection) -> Result<Image, Refusal> {
         // The schema is data like the rest: nothing it names may have side effects.
         let settings = "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON";
         let set = connection.execute_batch(settings);
@@ -136,6 +152,26 @@ mod tests {
         assert_eq!(image.value("SELECT 1 WHERE 0"), Ok(None));
         assert!(image.value("DELETE FROM \"t\"\"1\"").is_err());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_database_in_place_is_read_with_its_log_which_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.db");
+        let db = Connection::open(&path).unwrap();
+        let sql = "PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (1);
+            PRAGMA user_version = 7";
+        db.execute_batch(sql).unwrap();
+        let log = super::super::sidecar(&path, "-wal");
+        let before = std::fs::read(&log).unwrap();
+
+        let image = Image::open_in_place(&path).unwrap();
+
+        assert_eq!(image.check(Depth::Full), Health::Sound);
+        assert_eq!(image.value("PRAGMA user_version"), Ok(Some("7".into())));
+        assert!(image.value("INSERT INTO t VALUES (2) RETURNING x").is_err());
+        drop(image);
+        assert_eq!(std::fs::read(&log).unwrap(), before);
     }
 
     #[test]
