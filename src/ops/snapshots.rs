@@ -28,6 +28,9 @@ use std::sync::Arc;
 pub const PREFIX_DIGITS_MIN: usize = 4;
 const CANDIDATES_MAX: usize = 5;
 
+/// The tag of what an in-place restore found before it: a state that somebody wanted to be rid of.
+pub const SAFETY_TAG: &str = "pre-restore";
+
 /// A snapshot as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -43,6 +46,14 @@ pub struct Snapshot {
     pub proof: Option<Proof>,
     /// What it was made for, if it was made right before a restore in place.
     pub replaced: Option<Replaced>,
+}
+
+impl Snapshot {
+    /// Returns whether it is what an in-place restore found before it. Such a copy is there for
+    /// `undo`; it is no backup to go back to, so `latest` never means it and no policy counts it.
+    pub fn is_safety_copy(&self) -> bool {
+        self.tags.iter().any(|tag| tag == SAFETY_TAG)
+    }
 }
 
 /// Returns the state of the repository and its snapshots, oldest first.
@@ -96,8 +107,9 @@ pub fn split_path(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Returns the snapshot that is meant by: the start of an id, `latest`, `latest~2`, a day, a
-/// moment, `today`, `yesterday`, `2 days ago`, `tag:NAME` (the latest of that name).
+/// Returns the snapshot that is meant by: the start of an id, `latest`, `latest~2` (backups only,
+/// no safety copies), a day, a moment, `today`, `yesterday`, `2 days ago`, `tag:NAME` (the latest
+/// of that name).
 pub fn resolve<'s>(
     snapshots: &'s [Snapshot],
     reference: &str,
@@ -118,8 +130,8 @@ pub fn resolve<'s>(
         return found.ok_or_else(|| search.not_found(search.ordered.last().copied()));
     }
     if let Some(back) = steps_back(reference) {
-        let index = search.ordered.len().checked_sub(back.saturating_add(1));
-        let found = index.map(|index| search.ordered[index]);
+        let backups = search.ordered.iter().filter(|s| !s.is_safety_copy());
+        let found = backups.rev().nth(back).copied();
         return found.ok_or_else(|| search.not_found(search.ordered.first().copied()));
     }
     let now = instant(now).to_zoned(zone.clone());
@@ -434,6 +446,23 @@ mod tests {
         for (reference, expected) in table {
             assert_eq!(resolved(reference).unwrap(), expected, "{reference:?}");
         }
+    }
+
+    #[test]
+    fn latest_is_a_backup_and_never_what_a_restore_found_before_it() {
+        let mut snapshots = example();
+        snapshots[0].tags = vec![SAFETY_TAG.to_string()];
+        snapshots[1].tags = vec![SAFETY_TAG.to_string()];
+        let found = |reference| {
+            let found = resolve(&snapshots, reference, at("2026-11-20T08:00"), &zone());
+            found.map(|snapshot| snapshot.id.short())
+        };
+
+        assert_eq!(found("latest").unwrap(), "e2b7c810");
+        assert_eq!(found("latest~2").unwrap(), "20261116");
+        assert!(found("latest~3").is_err());
+        assert_eq!(found("tag:pre-restore").unwrap(), "7c41e09b");
+        assert_eq!(found("today").unwrap(), "7c41e09b");
     }
 
     #[test]

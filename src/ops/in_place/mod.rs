@@ -23,7 +23,6 @@ pub use plan::SchemaChange;
 pub use plan::plan;
 pub use running::User;
 pub use running::users;
-pub use safety::SAFETY_TAG;
 
 use crate::context::Context;
 use crate::context::Event;

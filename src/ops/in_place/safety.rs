@@ -20,6 +20,7 @@ use crate::ops::backup::FreePages;
 use crate::ops::in_place::InPlaceOptions;
 use crate::ops::inspect;
 use crate::ops::restore::select::Only;
+use crate::ops::snapshots::SAFETY_TAG;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
@@ -28,9 +29,6 @@ use crate::repo::tree::LeafAt;
 use crate::repo::tree::Leaves;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-
-/// The tag of these snapshots.
-pub const SAFETY_TAG: &str = "pre-restore";
 
 /// What is there now, saved.
 pub(super) struct Safety<'r> {

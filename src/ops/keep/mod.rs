@@ -22,6 +22,7 @@ use crate::format::note::HoldUntil;
 use crate::format::note::Proof;
 use crate::id::SnapshotId;
 use crate::ops::keep::buckets::Buckets;
+use crate::ops::snapshots::SAFETY_TAG;
 use crate::ops::snapshots::Snapshot;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
@@ -210,8 +211,8 @@ fn judge_series(
     let trusted: Vec<usize> = (0..rules.len())
         .filter(|&at| rules[at].is_empty())
         .collect();
-    let is_complete = |at: &usize| !newest_first[*at].manifest.partial;
-    let counted: Vec<usize> = trusted.iter().copied().filter(is_complete).collect();
+    let is_counted = |at: &usize| is_backup(newest_first[*at]);
+    let counted: Vec<usize> = trusted.iter().copied().filter(is_counted).collect();
     let started_at = |at: usize| newest_first[at].manifest.started_at;
 
     for &at in counted.iter().take(policy.last as usize) {
@@ -271,14 +272,20 @@ fn untrusted(
     is_before.then_some(Rule::BeforeParent)
 }
 
+/// Returns whether a policy counts a snapshot: it is complete, and it was made to go back to.
+fn is_backup(snapshot: &Snapshot) -> bool {
+    !snapshot.manifest.partial && !snapshot.is_safety_copy()
+}
+
 /// Adds what is kept whatever the policy.
 fn always(newest_first: &[&Snapshot], trusted: &[usize], now: Timestamp, rules: &mut [Vec<Rule>]) {
-    let is_complete = |at: &&usize| !newest_first[**at].manifest.partial;
-    let newest = trusted.iter().find(is_complete).copied();
+    let is_counted = |at: &&usize| is_backup(newest_first[**at]);
+    let newest = trusted.iter().find(is_counted).copied();
     if let Some(newest) = newest {
         rules[newest].push(Rule::Latest);
     }
-    for &at in trusted.iter().take_while(|&&at| Some(at) != newest) {
+    let newer = trusted.iter().take_while(|&&at| Some(at) != newest);
+    for &at in newer.filter(|&&at| newest_first[at].manifest.partial) {
         rules[at].push(Rule::PartialLatest);
     }
     let is_proven = |one: &&Snapshot| one.proof.as_ref().is_some_and(Proof::passed);
@@ -308,14 +315,14 @@ pub fn is_held(snapshot: &Snapshot, now: Timestamp) -> bool {
 
 /// Returns whether a tag marks a copy that was made to go back to.
 pub fn is_safety_tag(tag: &str) -> bool {
-    tag == "pre-restore" || tag.starts_with("pre-migration")
+    tag == SAFETY_TAG || tag.starts_with("pre-migration")
 }
 
 /// A policy that keeps nothing by itself of what could be kept names what is not there.
 fn refuse_typo(series: &Series, newest_first: &[&Snapshot], judged: &[Verdict]) -> Result<()> {
     let is_kept = |verdict: &Verdict| verdict.rules.iter().any(Rule::is_of_policy);
     let goes = judged.iter().filter(|verdict| !verdict.is_kept()).count();
-    let has_complete = newest_first.iter().any(|one| !one.manifest.partial);
+    let has_complete = newest_first.iter().any(|one| is_backup(one));
     if goes == 0 || !has_complete || judged.iter().any(is_kept) {
         return Ok(());
     }

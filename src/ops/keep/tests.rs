@@ -138,6 +138,25 @@ fn what_must_never_go_stays_under_any_policy() {
 }
 
 #[test]
+fn what_a_restore_found_before_it_takes_the_place_of_no_backup() {
+    let mut snapshots = series((0..6).map(|hour| Timestamp(hour * HOUR)));
+    for index in [2, 4, 5] {
+        snapshots[index].tags = vec![SAFETY_TAG.into()];
+    }
+    let now = Timestamp(6 * HOUR);
+
+    assert_eq!(
+        kept(&snapshots, &last(2), &TimeZone::UTC, now),
+        [1, 2, 3, 4, 5]
+    );
+    assert_eq!(rules(&snapshots, &last(2), now, 5), [Rule::Safety]);
+    assert_eq!(
+        rules(&snapshots, &last(2), now, 3),
+        [Rule::Last, Rule::Latest]
+    );
+}
+
+#[test]
 fn partial_snapshots_never_take_the_place_of_complete_ones() {
     let mut snapshots = series((0..10).map(|hour| Timestamp(hour * HOUR)));
     for index in [5, 7, 9] {
