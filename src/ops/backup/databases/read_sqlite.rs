@@ -6,7 +6,7 @@
 //!
 //! The read transaction lasts as long as reading does, and not as long as storing: what cannot be
 //! stored in time waits in a spool. A writer in rollback mode is stalled while we read, so there
-//! the spool is used at once; with a write-ahead log it only grows, so there after a while.
+//! the spool is used at once; a write-ahead log only grows, so there once storing turns out slow.
 
 use crate::chunker;
 use crate::chunker::Cutter;
@@ -29,8 +29,11 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a group: small enough for a delta to find what moved within it, large enough to cost
 /// little bookkeeping.
 const GROUP_BYTES: u32 = 256 << 10;
-/// How long a transaction on a write-ahead log is held whether storing keeps up or not.
+/// How long a transaction on a write-ahead log is held before its end is foreseen.
 const HELD_NS: i64 = 250_000_000;
+/// What may then be left without a spool: the log grows by what the application writes meanwhile,
+/// and nobody waits. A spool costs each byte a write and a read more.
+const LEFT_NS: u128 = 1_000_000_000;
 /// No more than this goes into a spool: beyond it the disk would be slower than storing is.
 const SPOOL_BYTES_MAX: u64 = 4 << 30;
 /// Databases in rollback mode up to this length are stored faster than a spool is set up.
@@ -63,10 +66,7 @@ pub(super) fn store<'a>(
     }
     let facts = database.facts();
     let size_bytes = facts.image_bytes();
-    let held_ns = match !facts.wal && size_bytes > STALL_BYTES {
-        true => 0,
-        false => HELD_NS,
-    };
+    let stalls_writers = !facts.wal && size_bytes > STALL_BYTES;
     let cuts = Cuts::new(cuts, io.chunks.repo().secrets().cut_key(), facts.page_bytes);
     let mut stream = PendingStream::begin(cuts.flavour(), io.predecessors(old));
     stream.kind = StreamKind::Sqlite;
@@ -82,7 +82,7 @@ pub(super) fn store<'a>(
     while reading.left_bytes() > 0 {
         io.cx.check()?;
         if may_spool
-            && io.cx.clock.now().since_ns(began) >= held_ns
+            && (stalls_writers || reading.is_slow(io.cx.clock.now().since_ns(began)))
             && reading.left_bytes() <= io.spool_bytes_max.min(SPOOL_BYTES_MAX)
         {
             let file = match reading.spool(io, database)? {
@@ -189,6 +189,14 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn left_bytes(&self) -> u64 {
         self.size_bytes - self.read_bytes
+    }
+
+    /// Returns true if what is left would be held too long at the pace so far.
+    fn is_slow(&self, held_ns: i64) -> bool {
+        let read_bytes = u128::from(self.read_bytes).max(1);
+        let left_ns =
+            u128::from(self.left_bytes()) * u128::from(held_ns.max(0).cast_unsigned()) / read_bytes;
+        held_ns >= HELD_NS && left_ns > LEFT_NS
     }
 
     fn read_group(
