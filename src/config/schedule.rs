@@ -1,9 +1,10 @@
-//! When something is due: the five fields of cron, and when that is next.
+//! When something is due: the five fields of cron, when that is next and when it was last.
 //!
 //! Where the clock is set forward, what is skipped is due right after the gap; where it is set
 //! back, what comes twice is due once. A schedule for every hour goes by hours that pass, so it
 //! runs in both hours of that name. If day and weekday are both said, either will do.
 
+use jiff::ToSpan;
 use jiff::Zoned;
 use jiff::civil::Date;
 use jiff::tz::AmbiguousOffset;
@@ -153,19 +154,39 @@ fn field(
 
 impl Schedule {
     /// Returns when it is due next after this moment, in the time zone of the moment.
-    pub fn next_after(&self, after: &Zoned) -> Option<Zoned> {
+    pub fn next_due(&self, now: &Zoned) -> Option<Zoned> {
         // What is skipped at midnight is due on the next day, so the day before counts too.
-        let mut day = after.date().yesterday().ok()?;
-        for _ in 0..DAYS_MAX {
-            if self.is_day(day) {
-                let due = self.moments(day, after);
-                if let Some(first) = due.filter(|due| due > after).min() {
-                    return Some(first);
-                }
+        let days = now.date().yesterday().ok()?.series(1.day());
+        self.nearest(days, now, |due| due > now).into_iter().min()
+    }
+
+    /// Returns when it was due last, which may be this very moment.
+    pub fn previous_due(&self, now: &Zoned) -> Option<Zoned> {
+        // Where midnight comes twice, tomorrow has begun before today is over.
+        let days = now.date().tomorrow().ok()?.series(-1.day());
+        self.nearest(days, now, |due| due <= now).into_iter().max()
+    }
+
+    /// Returns the wanted moments of the first of these days that has some, and of the day behind
+    /// it: where a clock is set back over midnight, two days lie in each other.
+    fn nearest(
+        &self,
+        days: impl Iterator<Item = Date>,
+        like: &Zoned,
+        is_wanted: impl Fn(&Zoned) -> bool,
+    ) -> Vec<Zoned> {
+        let wanted = |day: Date| -> Vec<Zoned> {
+            match self.is_day(day) {
+                true => self.moments(day, like).filter(&is_wanted).collect(),
+                false => Vec::new(),
             }
-            day = day.tomorrow().ok()?;
-        }
-        None
+        };
+        let mut found = days.take(DAYS_MAX).map(wanted);
+        let mut nearest: Vec<Zoned> = found
+            .find(|moments| !moments.is_empty())
+            .unwrap_or_default();
+        nearest.extend(found.next().into_iter().flatten());
+        nearest
     }
 
     fn is_day(&self, day: Date) -> bool {
@@ -210,11 +231,12 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn next(schedule: &str, after: &str) -> String {
         let schedule: Schedule = schedule.parse().unwrap();
         let after: Zoned = after.parse().unwrap();
-        let next = schedule.next_after(&after).unwrap();
+        let next = schedule.next_due(&after).unwrap();
         next.strftime("%a %Y-%m-%d %H:%M %z").to_string()
     }
 
@@ -248,6 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_due_last_may_be_now_or_years_ago() {
+        let last = |schedule: &str, now: &str| {
+            let schedule: Schedule = schedule.parse().unwrap();
+            let previous = schedule.previous_due(&now.parse().unwrap()).unwrap();
+            previous.strftime("%Y-%m-%d %H:%M:%S").to_string()
+        };
+
+        let two = "2026-11-25T02:00:00+00:00[UTC]";
+        assert_eq!(last("0 2 * * *", two), "2026-11-25 02:00:00");
+        let before = "2026-11-25T01:59:59+00:00[UTC]";
+        assert_eq!(last("0 2 * * *", before), "2026-11-24 02:00:00");
+        assert_eq!(last("0 0 29 2 *", two), "2024-02-29 00:00:00");
+    }
+
+    #[test]
     fn clocks_that_are_set_lose_nothing_and_repeat_nothing_but_hours() {
         // In this zone clocks go from 02:00 to 03:00 on 28 March and back on 31 October.
         let zone = "CET-1CEST,M3.5.0,M10.5.0/3";
@@ -255,7 +292,7 @@ mod tests {
         let due = |schedule: &str, after: &str| {
             let schedule: Schedule = schedule.parse().unwrap();
             let after: jiff::Timestamp = after.parse().unwrap();
-            let next = schedule.next_after(&after.to_zoned(zone.clone())).unwrap();
+            let next = schedule.next_due(&after.to_zoned(zone.clone())).unwrap();
             next.strftime("%d %H:%M %z").to_string()
         };
 
@@ -265,6 +302,109 @@ mod tests {
         assert_eq!(due("30 2 * * *", "2027-10-30T23:00:00Z"), "31 02:30 +0200");
         assert_eq!(due("30 2 * * *", "2027-10-31T00:30:00Z"), "01 02:30 +0100");
         assert_eq!(due("30 * * * *", "2027-10-31T00:30:00Z"), "31 02:30 +0100");
+    }
+
+    /// Clocks that are set at two, by half an hour, at midnight, and over midnight both ways.
+    const ZONES: [&str; 5] = [
+        "CET-1CEST,M3.5.0,M10.5.0/3",
+        "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
+        "CST5CDT,M3.2.0/0,M11.1.0/1",
+        "NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01",
+        "AAA-2BBB,M3.5.0/23:30,M10.5.0/0:30",
+    ];
+
+    /// The numbers that a schedule was made of.
+    #[derive(Debug)]
+    struct Numbers {
+        minutes: Vec<i8>,
+        /// None is every hour.
+        hours: Option<Vec<i8>>,
+        weekdays: Vec<i8>,
+    }
+
+    impl Numbers {
+        fn schedule(&self) -> Schedule {
+            let list = |numbers: &[i8]| {
+                let numbers: Vec<String> = numbers.iter().map(i8::to_string).collect();
+                numbers.join(",")
+            };
+            let hours = self.hours.as_deref().map_or("*".into(), list);
+            let (minutes, weekdays) = (list(&self.minutes), list(&self.weekdays));
+            format!("{minutes} {hours} * * {weekdays}").parse().unwrap()
+        }
+
+        fn have(&self, time: jiff::civil::DateTime) -> bool {
+            self.minutes.contains(&time.minute())
+                && self.hours.as_ref().is_none_or(|h| h.contains(&time.hour()))
+                && (self.weekdays).contains(&time.weekday().to_sunday_zero_offset())
+        }
+
+        /// Watches a clock on the wall for these minutes and notes what is due.
+        fn watched(&self, from: &Zoned, minutes: i64) -> Vec<Zoned> {
+            let mut due = Vec::new();
+            let mut seen = std::collections::HashSet::new();
+            let mut before = from.clone();
+            for minute in 1..=minutes {
+                let now = from.checked_add(minute.minutes()).unwrap();
+                let mut shown = before.datetime().checked_add(1.minute()).unwrap();
+                let mut is_due = self.have(now.datetime());
+                if self.hours.is_some() {
+                    is_due &= seen.insert(now.datetime());
+                    while shown < now.datetime() {
+                        is_due |= self.have(shown);
+                        shown = shown.checked_add(1.minute()).unwrap();
+                    }
+                }
+                before = now.clone();
+                if is_due {
+                    due.push(now);
+                }
+            }
+            due
+        }
+    }
+
+    fn numbers() -> impl Strategy<Value = Numbers> {
+        let some = |most: i8, count: usize| prop::collection::vec(0..=most, 1..=count);
+        let hours = prop_oneof![Just(None), some(23, 6).prop_map(Some)];
+        (some(59, 3), hours, some(6, 7)).prop_map(|(minutes, hours, weekdays)| Numbers {
+            minutes,
+            hours,
+            weekdays,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+        #[test]
+        fn what_is_due_is_what_a_clock_on_the_wall_shows(
+            numbers in numbers(),
+            zone in 0..ZONES.len(),
+            // Both changes of a year come up often, and so do moments around them.
+            change in 0..2usize,
+            offset_minutes in -1500..1500i64,
+        ) {
+            let zone = jiff::tz::TimeZone::posix(ZONES[zone]).unwrap();
+            let january: jiff::Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+            let change = zone.following(january).nth(change).unwrap().timestamp();
+            let start = change.checked_sub(72.hours()).unwrap().to_zoned(zone.clone());
+            let watched = numbers.watched(&start, 144 * 60);
+            let now = change.checked_add(offset_minutes.minutes()).unwrap().to_zoned(zone);
+            let schedule = numbers.schedule();
+            let end = start.checked_add(144.hours()).unwrap();
+
+            let next = schedule.next_due(&now).unwrap();
+            let previous = schedule.previous_due(&now).unwrap();
+
+            match watched.iter().find(|due| **due > now) {
+                Some(due) => prop_assert_eq!(&next, due),
+                None => prop_assert!(next > end),
+            }
+            match watched.iter().rev().find(|due| **due <= now) {
+                Some(due) => prop_assert_eq!(&previous, due),
+                None => prop_assert!(previous <= start),
+            }
+        }
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn body(session: &Session, profile: &Profile) -> Outcome<Value> {
     body.insert("root".into(), profile.root.to_string_lossy().into());
     let next = profile.schedule.as_ref().and_then(|schedule| {
         let now = text::instant(session.cx.clock.now());
-        schedule.next_after(&now.to_zoned(session.zone.clone()))
+        schedule.next_due(&now.to_zoned(session.zone.clone()))
     });
     if let Some(next) = next {
         body.insert("next_at".into(), next.timestamp().to_string().into());
