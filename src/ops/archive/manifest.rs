@@ -39,6 +39,12 @@ pub struct ArchiveManifest {
     /// The machine.
     #[serde(default)]
     pub host: Option<String>,
+    /// What of the application it is. Anything that is no text says nothing.
+    #[serde(default)]
+    scope: serde_json::Value,
+    /// The version of the application.
+    #[serde(default)]
+    version: serde_json::Value,
     /// Whether something was missing.
     #[serde(default)]
     pub partial: bool,
@@ -93,6 +99,22 @@ impl ArchiveManifest {
     /// Returns whether it is one that an export of ours writes.
     pub fn is_own(&self) -> bool {
         self.kind.as_deref() == Some(MANIFEST_TYPE)
+    }
+
+    /// Returns the scope as a profile names it; empty for everything.
+    pub fn scope(&self) -> String {
+        let said = self.scope.as_str().unwrap_or_default();
+        match &*said.to_ascii_lowercase() {
+            "full" => String::new(),
+            // As Hoziron says it.
+            "agents-only" | "agents_only" | "agentsonly" => "agents".to_string(),
+            _ => said.to_string(),
+        }
+    }
+
+    /// Returns the version of the application; empty if it does not say.
+    pub fn version(&self) -> String {
+        self.version.as_str().unwrap_or_default().to_string()
     }
 }
 

@@ -28,7 +28,7 @@ struct Head {
     id: String,
     snapshot: String,
     timestamp: String,
-    scope: &'static str,
+    scope: String,
     /// Of the application, if somebody said it.
     version: Option<String>,
     application: String,
@@ -77,9 +77,13 @@ pub(super) struct About<'a> {
     pub compacted: bool,
 }
 
-/// Returns what of an application a snapshot holds. Profiles have no parts yet, so it is all.
-pub(super) fn scope(_: &Manifest) -> &'static str {
-    "full"
+/// Returns what of an application a snapshot holds, in the words of Hoziron if it is for it.
+pub(super) fn scope(manifest: &Manifest, app: Option<App>) -> String {
+    match (&*manifest.scope, app) {
+        ("", _) => "full".to_string(),
+        ("agents", Some(App::Hoziron)) => "agents-only".to_string(),
+        (scope, _) => scope.to_string(),
+    }
 }
 
 /// Returns the start of the document, up to the files.
@@ -102,8 +106,9 @@ pub(super) fn head(manifest: &Manifest, about: &About<'_>, root: Option<RootRow>
         },
         snapshot,
         timestamp: time(started_at),
-        scope: scope(manifest),
-        version: about.version.map(str::to_string),
+        scope: scope(manifest, about.app),
+        version: (about.version.map(str::to_string))
+            .or_else(|| Some(manifest.app_version.clone()).filter(|version| !version.is_empty())),
         application: manifest.profile.clone(),
         host: manifest.host.clone(),
         root: root.unwrap_or_else(|| RootRow {
@@ -214,12 +219,14 @@ mod tests {
             profile: "hoziron".into(),
             root_path: b"/srv/\xff".to_vec(),
             partial: true,
+            scope: "agents".into(),
+            app_version: "2.1".into(),
             ..Manifest::default()
         };
         let about = About {
             id: SnapshotId([0xa1; 32]),
             app: Some(App::Hoziron),
-            version: Some("2.1"),
+            version: None,
             only: &[],
             compacted: false,
         };
@@ -245,7 +252,7 @@ mod tests {
         assert_eq!(value["timestamp"], "2026-05-28T20:26:40Z");
         assert_eq!(
             (&value["scope"], &value["version"]),
-            (&"full".into(), &"2.1".into())
+            (&"agents-only".into(), &"2.1".into())
         );
         assert_eq!(value["partial"], true);
         assert_eq!(value["files"][0]["mode"], "0600");

@@ -31,8 +31,8 @@ use crate::ops::archive::checksum;
 use crate::ops::archive::listing;
 use crate::ops::archive::listing::Limits;
 use crate::ops::archive::listing::Sums;
-use crate::ops::archive::manifest;
 use crate::ops::archive::manifest::ArchiveManifest;
+use crate::ops::archive::manifest::path_bytes;
 use crate::ops::archive::place;
 use crate::ops::archive::unpack;
 use crate::ops::backup;
@@ -188,7 +188,7 @@ fn import_archive(
     let own = manifest.filter(|manifest| manifest.is_own());
     tree.finish(own, report.created_at)?;
     drop(listing.members);
-    save(cx, repo, path, &tree, own, options, report)
+    save(cx, repo, path, &tree, manifest, options, report)
 }
 
 /// A directory that content is unpacked into; removed in the end.
@@ -238,13 +238,14 @@ fn save(
     repo: &Repo,
     path: &Path,
     tree: &Tree,
-    own: Option<&ArchiveManifest>,
+    manifest: Option<&ArchiveManifest>,
     options: &ImportOptions,
     report: &mut ImportReport,
 ) -> Result<()> {
+    let own = manifest.filter(|manifest| manifest.is_own());
     let said = |of: fn(&ArchiveManifest) -> Option<String>| own.and_then(of);
     let root = own.and_then(|manifest| manifest.root.as_ref());
-    let root = root.map(|root| manifest::path_bytes(&root.path, root.path_b64.as_deref()));
+    let root = root.map(|root| path_bytes(&root.path, root.path_b64.as_deref()));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut tags = vec![format!("{TAG_PREFIX}{name}")];
     tags.extend(options.tags.iter().cloned());
@@ -256,6 +257,8 @@ fn save(
         host: (options.host.clone())
             .or_else(|| said(|manifest| manifest.host.clone()))
             .unwrap_or_else(|| options.this_host.clone()),
+        scope: manifest.map(ArchiveManifest::scope).unwrap_or_default(),
+        app_version: manifest.map(ArchiveManifest::version).unwrap_or_default(),
         // Bytes that were exported come in again as they were.
         free_pages: FreePages::Exact,
         tags,
