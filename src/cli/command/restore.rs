@@ -115,7 +115,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
         return Err(failure.hint("add --overwrite, or restore into another directory"));
     }
     if plan.replace.count + plan.remove.count > 0 {
-        refuse_if_used(&chunks, snapshot, &options.target)?;
+        let records = inspect::databases(&chunks, &snapshot.manifest)?;
+        let paths: Vec<Vec<u8>> = records.into_iter().map(|record| record.path).collect();
+        refuse_if_used(&paths, &options.target)?;
     }
     session.confirm("Go on?")?;
     let report = restore::apply(&session.cx, &chunks, &snapshot.manifest, &options, &plan)?;
@@ -144,10 +146,8 @@ fn options(args: &RestoreArgs, path: Option<&[u8]>) -> Outcome<RestoreOptions> {
 
 /// Refuses to take databases away under a program that has them open: it would go on writing into
 /// files that nobody finds again.
-fn refuse_if_used(chunks: &Chunks<'_>, snapshot: &Snapshot, target: &Path) -> Outcome<()> {
-    let records = inspect::databases(chunks, &snapshot.manifest)?;
-    let paths: Vec<Vec<u8>> = records.into_iter().map(|record| record.path).collect();
-    let mut users = in_place::users(target, &paths).into_iter();
+pub(super) fn refuse_if_used(databases: &[Vec<u8>], target: &Path) -> Outcome<()> {
+    let mut users = in_place::users(target, databases).into_iter();
     match users.find(|user| user.is_database) {
         None => Ok(()),
         Some(user) => {

@@ -4,6 +4,7 @@ use crate::cli::args::RestoreArgs;
 use crate::cli::args::TrustArgs;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
+use crate::cli::command::restore::refuse_if_used;
 use crate::cli::command::restore::tally;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
@@ -149,6 +150,9 @@ pub(super) fn run(session: &Session, args: &RestoreArgs, path: &Path) -> Outcome
         let failure = Failure::new("refused", 2, message);
         return Err(failure.hint("add --overwrite, or restore into another directory"));
     }
+    if in_the_way > 0 {
+        refuse_if_used(&databases(&listing), &given.target)?;
+    }
     session.confirm("Go on?")?;
     let done = place::apply(&session.cx, &archive, &listing, &plan, replace)?;
     session.reporter.finish();
@@ -159,6 +163,12 @@ pub(super) fn run(session: &Session, args: &RestoreArgs, path: &Path) -> Outcome
     }
     tell(session, &given, &plan, Some(&done))?;
     Ok(exit_code(&done))
+}
+
+/// Returns the paths of databases whose users show by locks alone. Others show by what is open.
+fn databases(listing: &listing::Listing) -> Vec<Vec<u8>> {
+    let databases = listing.members.iter().filter(|listed| listed.is_sqlite);
+    databases.map(|listed| listed.member.path.clone()).collect()
 }
 
 type Prepared<'g> = (Archive, listing::Listing, PlacePlan, Given<'g>);
