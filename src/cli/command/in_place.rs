@@ -375,8 +375,14 @@ fn plan_lines(session: &Session, request: &Request<'_>, plan: &InPlacePlan) -> V
             change.then
         ));
     }
+    if plan.spares_databases {
+        lines.push("  running   nothing is stopped: there is no database in this part".into());
+    }
     for user in plan.users.iter().take(USERS_SHOWN) {
-        let mark = if user.is_database { "RUNNING" } else { "open" };
+        let mark = match user.is_database && !plan.spares_databases {
+            true => "RUNNING",
+            false => "open",
+        };
         let (name, path) = (text::safe(&user.name), text::path(&user.path));
         lines.push(format!(
             "  {mark:<9} {name} (process {}) has {path}",
@@ -394,7 +400,9 @@ fn command_lines(application: &Application, plan: &InPlacePlan) -> Vec<String> {
     let stop = application.stop.iter().filter(|_| is_stopped);
     let start = application.start.iter().filter(|_| is_stopped);
     let stop = stop.map(|argv| line("stop", argv));
-    let after = application.after.iter().map(|argv| line("after", argv));
+    let after = application.after.iter();
+    let after = after.filter(|_| !plan.spares_databases);
+    let after = after.map(|argv| line("after", argv));
     let start = start.map(|argv| line("start", argv));
     stop.chain(after).chain(start).collect()
 }

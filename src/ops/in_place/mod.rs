@@ -112,6 +112,9 @@ pub fn apply(
 ) -> Result<InPlaceReport> {
     // Made if it is missing.
     drop(Jail::open(&options.root)?);
+    if plan::spares_databases(chunks, &snapshot.manifest, options)? {
+        return restore(cx, repo, chunks, snapshot, options);
+    }
     let databases = plan::database_paths(chunks, &snapshot.manifest)?;
     let was_stopped = options.application.stop(cx, &options.root, &databases)?;
     let mut outcome = restore(cx, repo, chunks, snapshot, options);
@@ -175,7 +178,11 @@ fn restore(
     restored.warnings.sample.extend(rest.warnings.sample);
     restored.failures = rest.failures;
     restored.duration_ms += rest.duration_ms;
-    let late = users(&options.root, &[]).into_iter().map(|user| {
+    let late = match plan::spares_databases(chunks, manifest, options)? {
+        true => Vec::new(),
+        false => users(&options.root, &[]),
+    };
+    let late = late.into_iter().map(|user| {
         let path = String::from_utf8_lossy(&user.path).into_owned();
         format!(
             "{} ({}) opened {path} meanwhile: restart it",
@@ -213,8 +220,10 @@ fn prepare<'r>(
     }
     let staging = stage::stage(cx, chunks, manifest, options, &only, stage)?;
     stage::check_saved(safety.as_ref(), options, &staging)?;
-    let databases = plan::database_paths(chunks, manifest)?;
-    application::refuse_if_used(&options.root, &databases)?;
+    if !plan::spares_databases(chunks, manifest, options)? {
+        let databases = plan::database_paths(chunks, manifest)?;
+        application::refuse_if_used(&options.root, &databases)?;
+    }
     Ok((staging, safety))
 }
 

@@ -46,6 +46,8 @@ pub struct InPlacePlan {
     pub users: Vec<User>,
     /// Whether the application's own command says that it runs.
     pub says_it_runs: bool,
+    /// Whether a part was asked for that has no database in it: the application may go on running.
+    pub spares_databases: bool,
     /// Databases that the application has brought to another version since.
     pub schemas: Vec<SchemaChange>,
     /// The snapshot of a restore in place that was interrupted there. It is finished first.
@@ -53,8 +55,12 @@ pub struct InPlacePlan {
 }
 
 impl InPlacePlan {
-    /// Returns whether the application has a database open or says that it runs.
+    /// Returns whether the application is in the way: it has a database open or says that it runs.
     pub fn is_running(&self) -> bool {
+        !self.spares_databases && self.is_in_use()
+    }
+
+    fn is_in_use(&self) -> bool {
         self.says_it_runs || self.users.iter().any(|user| user.is_database)
     }
 }
@@ -95,6 +101,7 @@ pub fn plan(
         removes,
         users: running::users(&options.root, &paths),
         says_it_runs: options.application.says_it_runs(cx)?,
+        spares_databases: spares_databases(chunks, manifest, options)?,
         schemas: schemas(options, &databases),
         unfinished: journal::unfinished(&options.root)?,
     })
@@ -116,6 +123,23 @@ pub(super) fn wanted_databases(
         only.wants(&record.path, &kind)
     });
     Ok(records)
+}
+
+/// Returns whether a part is asked for, and neither the snapshot has a database in it nor has
+/// somebody one open there now. Decision 0080.
+pub(super) fn spares_databases(
+    chunks: &Chunks<'_>,
+    manifest: &Manifest,
+    options: &InPlaceOptions,
+) -> Result<bool> {
+    let only = Only::parse(&options.only)?;
+    if only.is_everything() || !wanted_databases(chunks, manifest, &only)?.is_empty() {
+        return Ok(false);
+    }
+    let users = running::users(&options.root, &[]);
+    let mut databases = users.iter().filter(|user| user.is_database);
+    // Whatever is no directory is matched alike.
+    Ok(!databases.any(|user| only.wants(&user.path, &Kind::Fifo)))
 }
 
 /// Returns the paths of all databases in a snapshot.
