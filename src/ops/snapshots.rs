@@ -1,8 +1,9 @@
 //! The snapshots of a repository, and finding the one that somebody means.
 //!
 //! Resolving is pure: it sees the snapshots, the words, the time and the zone. A day means the last
-//! snapshot of that day; a moment means the state then, so the last snapshot before it. Nothing is
-//! guessed: what fits nothing, or several ids, is an error that names what comes close.
+//! snapshot of that day; a moment means the state then, so the last snapshot before it. Neither
+//! means what a restore in place saved before it replaced it (decision 0081). Nothing is guessed:
+//! what fits nothing, or several ids, is an error that names what comes close.
 
 use crate::context::Context;
 use crate::context::Timestamp;
@@ -50,7 +51,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Returns whether it is what an in-place restore found before it. Such a copy is there for
-    /// `undo`; it is no backup to go back to, so `latest` never means it and no policy counts it.
+    /// `undo`; it is no backup to go back to, so neither `latest` nor a date means it, and no
+    /// policy counts it.
     pub fn is_safety_copy(&self) -> bool {
         self.tags.iter().any(|tag| tag == SAFETY_TAG)
     }
@@ -107,9 +109,8 @@ pub fn split_path(argument: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Returns the snapshot that is meant by: the start of an id, `latest`, `latest~2` (backups only,
-/// no safety copies), a day, a moment, `today`, `yesterday`, `2 days ago`, `tag:NAME` (the latest
-/// of that name).
+/// Returns the snapshot that is meant by: the start of an id, `latest`, `latest~2`, a day, a
+/// moment, `today`, `yesterday`, `2 days ago`, `tag:NAME` (the latest of that name).
 pub fn resolve<'s>(
     snapshots: &'s [Snapshot],
     reference: &str,
@@ -118,7 +119,7 @@ pub fn resolve<'s>(
 ) -> Result<&'s Snapshot> {
     let mut ordered: Vec<&Snapshot> = snapshots.iter().collect();
     ordered.sort_by_key(|snapshot| age_order(snapshot));
-    let search = Search {
+    let mut search = Search {
         ordered,
         reference,
         zone,
@@ -129,9 +130,14 @@ pub fn resolve<'s>(
         let found = search.ordered.iter().rfind(tagged).copied();
         return found.ok_or_else(|| search.not_found(search.ordered.last().copied()));
     }
+    let by_prefix = search.by_prefix(reference);
+    let is_backup = |s: &&Snapshot| !s.is_safety_copy();
+    if search.ordered.iter().any(is_backup) {
+        search.ordered.retain(is_backup);
+    }
     if let Some(back) = steps_back(reference) {
-        let backups = search.ordered.iter().filter(|s| !s.is_safety_copy());
-        let found = backups.rev().nth(back).copied();
+        let index = search.ordered.len().checked_sub(back.saturating_add(1));
+        let found = index.map(|index| search.ordered[index]);
         return found.ok_or_else(|| search.not_found(search.ordered.first().copied()));
     }
     let now = instant(now).to_zoned(zone.clone());
@@ -141,7 +147,7 @@ pub fn resolve<'s>(
     if let Some(moment) = moment(reference, &now) {
         return search.as_of(moment);
     }
-    search.by_prefix(reference)
+    by_prefix
 }
 
 struct Search<'s, 'r> {
@@ -449,20 +455,23 @@ mod tests {
     }
 
     #[test]
-    fn latest_is_a_backup_and_never_what_a_restore_found_before_it() {
+    fn what_a_restore_replaced_is_meant_only_by_its_id_or_tag() {
+        let now = at("2026-11-20T08:00");
         let mut snapshots = example();
-        snapshots[0].tags = vec![SAFETY_TAG.to_string()];
-        snapshots[1].tags = vec![SAFETY_TAG.to_string()];
-        let found = |reference| {
-            let found = resolve(&snapshots, reference, at("2026-11-20T08:00"), &zone());
-            found.map(|snapshot| snapshot.id.short())
+        snapshots.push(snapshot("5afe0001", "2026-11-20T07:00", &[SAFETY_TAG]));
+        let means = |reference: &str, snapshots: &[Snapshot]| {
+            let found = resolve(snapshots, reference, now, &zone());
+            found.unwrap().id.short()
         };
 
-        assert_eq!(found("latest").unwrap(), "e2b7c810");
-        assert_eq!(found("latest~2").unwrap(), "20261116");
-        assert!(found("latest~3").is_err());
-        assert_eq!(found("tag:pre-restore").unwrap(), "7c41e09b");
-        assert_eq!(found("today").unwrap(), "7c41e09b");
+        for reference in ["latest", "today", "10 minutes ago", "2026-11-20 07:30"] {
+            assert_eq!(means(reference, &snapshots), "7c41e09b", "{reference}");
+        }
+        for reference in ["5afe", "tag:pre-restore"] {
+            assert_eq!(means(reference, &snapshots), "5afe0001", "{reference}");
+        }
+        // Where there is nothing else, it is better than nothing.
+        assert_eq!(means("latest", &snapshots[5..]), "5afe0001");
     }
 
     #[test]
