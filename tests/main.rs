@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod apps;
 mod archive_cli;
 mod archive_tools;
 mod awkward;
 mod backup;
 mod bench_repo;
+mod chaos_cypher;
 mod check;
 mod cli;
 mod contract;
+mod contrib;
 mod crash;
 mod cuts;
 mod decoders;
@@ -24,7 +27,9 @@ mod gate;
 mod golden;
 mod guard;
 mod heap;
+mod homecore;
 mod hostile;
+mod hoziron;
 mod import;
 mod in_place;
 mod jail;

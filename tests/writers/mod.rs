@@ -33,7 +33,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-const VARIABLE: &str = "STATEKEEP_WRITER";
+/// Where a writer finds its role.
+pub(crate) const VARIABLE: &str = "STATEKEEP_WRITER";
 /// How long nothing may happen before a test says that something is stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -178,12 +179,23 @@ impl App {
     }
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     // The parent is gone: so is the reason to go on.
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
         std::process::exit(0);
     }
+}
+
+/// Returns a flag that is set when the input ends: when whoever started this process is gone.
+pub(crate) fn watch_input() -> Arc<AtomicBool> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = ended.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        flag.store(true, Ordering::Relaxed);
+    });
+    ended
 }
 
 #[test]
@@ -193,12 +205,7 @@ fn child() {
         return;
     };
     let spec: Spec = serde_json::from_str(&text).unwrap();
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = ended.clone();
-    std::thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        flag.store(true, Ordering::Relaxed);
-    });
+    let ended = watch_input();
     let mut first = App::open(&spec);
     let mut second = spec.second.as_ref().map(|(engine, path)| {
         App::open(&Spec {
@@ -287,11 +294,17 @@ impl Writer {
 
     /// Starts a writer whose command is changed first: another user, say.
     pub(crate) fn start_with(spec: &Spec, change: impl FnOnce(&mut Command)) -> Writer {
+        let role = serde_json::to_string(spec).unwrap();
+        Writer::begin("writers::child", &role, change)
+    }
+
+    /// Starts this test of the binary as a writer with this role.
+    pub(crate) fn begin(test: &str, role: &str, change: impl FnOnce(&mut Command)) -> Writer {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "writers::child", "--ignored", "--nocapture"])
+            .args(["--exact", test, "--ignored", "--nocapture"])
             .arg("--test-threads=1")
-            .env(VARIABLE, serde_json::to_string(spec).unwrap())
+            .env(VARIABLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         change(&mut command);
@@ -310,6 +323,10 @@ impl Writer {
         };
         writer.until("ready", |heard| heard.ready.load(Ordering::Acquire));
         writer
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn until(&mut self, what: &str, done: impl Fn(&Heard) -> bool) {
