@@ -332,7 +332,7 @@ fn what_backups_leave_out_is_not_removed() {
     assert_eq!(fs::read_to_string(app.join("kept")).unwrap(), "old");
     assert!(app.join("models/large").exists() && !app.join("stray").exists());
     // Nor was it saved.
-    let ls = place.run(&["ls", "latest"]);
+    let ls = place.run(&["ls", "tag:pre-restore"]);
     assert!(!String::from_utf8_lossy(&ls.stdout).contains("models"));
 }
 
@@ -360,7 +360,7 @@ fn what_a_profile_does_not_take_is_neither_saved_nor_removed() {
         "old"
     );
     assert!(app.join("program").exists() && !app.join("config/stray.toml").exists());
-    let ls = place.run(&["ls", "latest"]);
+    let ls = place.run(&["ls", "tag:pre-restore"]);
     assert!(!String::from_utf8_lossy(&ls.stdout).contains("program"));
 
     // A scope of it, beside.
@@ -459,7 +459,9 @@ fn cut_often(call: &str, first: u64, step: usize) -> (u64, u64) {
     for name in ["app", "repo", "cache"] {
         copy_tree(&place.path(name), &kept.join(name));
     }
-    let args = back(&place);
+    // As people type it: what the cut run saved before it replaced anything is not the latest.
+    let mut args = back(&place);
+    args[1] = "latest".to_string();
     let (mut cuts, mut finished_later) = (0, 0);
     for n in (first..).step_by(step) {
         for name in ["app", "repo", "cache"] {
