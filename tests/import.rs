@@ -285,7 +285,7 @@ fn hostile_archives_are_refused_whole() {
             "{name}"
         );
         let target = scratch.path().join("target");
-        if let Ok(Some(archive)) = Archive::open(&path) {
+        if let Ok(Some(archive)) = Archive::open(&path, None) {
             let judged = listing::list(&context(), &archive, &Limits::default());
             assert!(judged.is_err() && !target.exists(), "{name}");
         }
@@ -304,7 +304,7 @@ fn bombs_are_refused_before_they_go_off() {
     });
     let mut encoder = statekeep::codec::zstd::Encoder::new(3);
     fs::write(&path, encoder.whole(&zeroes)).unwrap();
-    let archive = Archive::open(&path).unwrap().unwrap();
+    let archive = Archive::open(&path, None).unwrap().unwrap();
     let judged = |limits: Limits| listing::list(&context(), &archive, &limits);
 
     let room = judged(Limits {
@@ -331,7 +331,7 @@ fn a_gigabyte_of_zeroes_is_taken_for_a_bomb_unless_somebody_says_otherwise() {
     zeroes.shrink_to_fit();
     let mut encoder = statekeep::codec::zstd::Encoder::new(3);
     fs::write(&path, encoder.whole(&zeroes)).unwrap();
-    let archive = Archive::open(&path).unwrap().unwrap();
+    let archive = Archive::open(&path, None).unwrap().unwrap();
     let judged = |limits: Limits| listing::list(&context(), &archive, &limits);
 
     let refused = judged(Limits::default()).unwrap_err();
@@ -510,7 +510,7 @@ fn links_that_lead_out_are_kept_if_somebody_says_so() {
 
 /// Restores an archive into a directory.
 fn placed(path: &Path, target: &Path, replace: Replace) -> Result<()> {
-    let archive = Archive::open(path)?.unwrap();
+    let archive = Archive::open(path, None)?.unwrap();
     let listing = listing::list(&context(), &archive, &Limits::default())?;
     let plan = place::plan(&listing, target, &[])?;
     place::apply(&context(), &archive, &listing, &plan, replace).map(drop)

@@ -164,6 +164,16 @@ pub(super) fn read_password(cx: &Context, source: &PasswordSource<'_>) -> Outcom
     }
 }
 
+/// Returns a passphrase for a file that `age` opens, which takes text only.
+pub(super) fn as_text(password: &Password) -> Outcome<Zeroizing<String>> {
+    match std::str::from_utf8(password) {
+        Ok(password) => Ok(Zeroizing::new(password.to_string())),
+        Err(_) => Err(bad(
+            "the passphrase is not UTF-8, and age could not be given it",
+        )),
+    }
+}
+
 fn run(words: &[OsString]) -> Outcome<Password> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(bad("the password command is empty"));

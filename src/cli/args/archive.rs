@@ -78,6 +78,19 @@ pub(in crate::cli) struct ImportArgs {
     pub tag: Vec<String>,
     #[command(flatten)]
     pub trust: TrustArgs,
+    #[command(flatten)]
+    pub decrypt: DecryptArgs,
+}
+
+/// What an encrypted archive opens with.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DecryptArgs {
+    /// Encrypted archives: the passphrase is in this file [default: asked for]
+    #[arg(long, value_name = "FILE")]
+    pub decrypt_password_file: Option<PathBuf>,
+    /// Encrypted archives: this program prints the passphrase
+    #[arg(long, value_name = "COMMAND", conflicts_with = "decrypt_password_file")]
+    pub decrypt_password_command: Option<OsString>,
 }
 
 /// What is believed of an archive.

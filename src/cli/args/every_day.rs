@@ -1,5 +1,6 @@
 //! Arguments of the commands of every day.
 
+use crate::cli::args::DecryptArgs;
 use crate::cli::args::TrustArgs;
 use clap::Args;
 use clap::ValueEnum;
@@ -97,6 +98,8 @@ pub(in crate::cli) struct RestoreArgs {
     pub overwrite: bool,
     #[command(flatten)]
     pub trust: TrustArgs,
+    #[command(flatten)]
+    pub decrypt: DecryptArgs,
     /// In place: remove what the snapshot lacks
     #[arg(long, requires = "in_place")]
     pub delete: bool,

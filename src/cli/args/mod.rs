@@ -14,6 +14,7 @@ mod measure;
 mod prove;
 mod setup;
 
+pub(super) use archive::DecryptArgs;
 pub(super) use archive::ExportArgs;
 pub(super) use archive::FormatArg;
 pub(super) use archive::ImportArgs;
@@ -260,13 +261,14 @@ Examples:
     Hold(HoldArgs),
     /// Give back space that no snapshot needs
     Gc(GcArgs),
-    /// Verify the repository, and mend it
+    /// Verify the repository, and mend it; or verify an archive
     #[command(before_long_help = "\
 Examples:
   statekeep check                       all that is needed is there
   statekeep check --read-data=10%       and a part of it reads; ten times is everything
   statekeep check latest --read-data    all that one snapshot needs reads
-  statekeep check --repair              mark what is lost; the next backup stores it again")]
+  statekeep check --repair              mark what is lost; the next backup stores it again
+  statekeep check backup.tar.gz         is this archive still what was exported?")]
     Check(CheckArgs),
     /// Figures: what is stored, what it costs, and how fast it grows
     #[command(before_long_help = "\

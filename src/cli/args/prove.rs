@@ -1,5 +1,6 @@
 //! Arguments of the commands that prove what is stored.
 
+use crate::cli::args::DecryptArgs;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::path::PathBuf;
 /// `check`
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CheckArgs {
-    /// Check this snapshot only
-    #[arg(value_name = "REF", conflicts_with = "repair")]
+    /// Check this snapshot only; or a file that is an archive, also against its snapshot
+    #[arg(value_name = "REF|ARCHIVE", conflicts_with = "repair")]
     pub reference: Option<OsString>,
     /// Read and verify stored data too: all of it, or the part that was not read for longest
     #[arg(
@@ -23,6 +24,11 @@ pub(in crate::cli) struct CheckArgs {
     /// Mark what is lost, so that the next backup stores it again, and make the log readable
     #[arg(long)]
     pub repair: bool,
+    /// Archives: accept that it unpacks to more than 200 times its length
+    #[arg(long)]
+    pub any_ratio: bool,
+    #[command(flatten)]
+    pub decrypt: DecryptArgs,
 }
 
 /// `drill`

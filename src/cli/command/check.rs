@@ -5,6 +5,8 @@ mod repair;
 use crate::cli::args::CheckArgs;
 use crate::cli::command::DAMAGE;
 use crate::cli::command::DONE;
+use crate::cli::command::check_archive;
+use crate::cli::command::restore_archive;
 use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
@@ -67,6 +69,10 @@ struct ProblemBody {
 
 /// Checks.
 pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
+    let path = args.reference.as_deref();
+    if let Some(path) = path.and_then(restore_archive::archive_path) {
+        return check_archive::run(session, args, &path);
+    }
     session.start("check")?;
     let repo = session.open_repo()?;
     let read_data = match args.read_data {

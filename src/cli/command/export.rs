@@ -233,13 +233,7 @@ fn passphrase(session: &Session, args: &ExportArgs) -> Outcome<Option<Zeroizing<
             })?,
         (None, false) => return Ok(None),
     };
-    match std::str::from_utf8(&password) {
-        Ok(password) => Ok(Some(Zeroizing::new(password.to_string()))),
-        Err(_) => {
-            let message = "the passphrase is not UTF-8, and age could not be given it";
-            Err(Failure::new("password-source", 2, message))
-        }
-    }
+    credentials::as_text(&password).map(Some)
 }
 
 fn refused_hint(failure: Failure) -> Failure {

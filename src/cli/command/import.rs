@@ -71,11 +71,13 @@ struct End {
 
 /// Imports.
 pub(super) fn run(session: &Session, args: ImportArgs) -> Outcome<u8> {
-    let options = options(session, &args)?;
+    let mut options = options(session, &args)?;
     let paths = args.archives.iter().map(|path| absolute(path));
     let paths: Vec<_> = paths.collect::<Outcome<_>>()?;
     let found = import::find(&paths)?;
     session.start("import")?;
+    let files: Vec<_> = found.files.iter().map(|file| &*file.path).collect();
+    options.passphrase = restore_archive::passphrase(session, &args.decrypt, &files)?;
     let repo = session.open_repo()?;
     let mut end = End::default();
     for path in &found.skipped {
@@ -179,6 +181,7 @@ fn options(session: &Session, args: &ImportArgs) -> Outcome<ImportOptions> {
         root_path: root.map(|root| root.as_os_str().as_bytes().to_vec()),
         tags: args.tag.clone(),
         limits: restore_archive::limits(&args.trust),
+        passphrase: None,
         temp_dir: session.environment.temp_dir.clone(),
         dry_run: session.global.dry_run,
     })
@@ -187,7 +190,7 @@ fn options(session: &Session, args: &ImportArgs) -> Outcome<ImportOptions> {
 /// Returns whether an error is one of the file, not of the repository or of this machine.
 fn is_about_file(error: &Error) -> bool {
     match error {
-        Error::Refused { .. } | Error::Corrupt { .. } => true,
+        Error::Refused { .. } | Error::Corrupt { .. } | Error::WrongKey { .. } => true,
         Error::Io { .. } => !error.is_no_space(),
         _ => false,
     }

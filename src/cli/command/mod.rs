@@ -3,6 +3,7 @@
 
 mod backup;
 mod check;
+mod check_archive;
 mod config;
 mod demo;
 mod drill;

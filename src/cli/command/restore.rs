@@ -72,7 +72,7 @@ pub(super) struct DoneBody {
 
 /// Restores.
 pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
-    if let Some(path) = restore_archive::archive_path(args) {
+    if let Some(path) = restore_archive::archive_path(&args.reference) {
         return restore_archive::run(session, args, &path);
     }
     let (reference, path) = split_path(args.reference.as_bytes());

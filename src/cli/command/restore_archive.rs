@@ -1,22 +1,28 @@
 //! `restore ARCHIVE`: puts an archive into a directory, without any repository.
 
+use crate::cli::args::DecryptArgs;
 use crate::cli::args::RestoreArgs;
 use crate::cli::args::TrustArgs;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
 use crate::cli::command::restore::refuse_if_used;
 use crate::cli::command::restore::tally;
+use crate::cli::credentials;
+use crate::cli::credentials::PasswordSource;
 use crate::cli::environment::absolute;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
 use crate::cli::json;
 use crate::cli::session::Session;
+use crate::cli::terminal::Terminal;
 use crate::cli::text;
 use crate::codec::sha256::Sha256Sum;
 use crate::context::Event;
 use crate::disk::jail::Replace;
 use crate::error::Error;
 use crate::ops::archive::Archive;
+use crate::ops::archive::bytes;
+use crate::ops::archive::bytes::Passphrase;
 use crate::ops::archive::checksum;
 use crate::ops::archive::listing;
 use crate::ops::archive::listing::Limits;
@@ -26,12 +32,14 @@ use crate::ops::archive::place;
 use crate::ops::archive::place::PlacePlan;
 use crate::ops::archive::unpack::Unpacked;
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 /// Paths named of each kind.
 const EXAMPLES: usize = 5;
+const DECRYPT_HINT: &str = "--decrypt-password-file FILE or --decrypt-password-command COMMAND";
 
 #[derive(Serialize)]
 struct Summary {
@@ -74,13 +82,53 @@ struct Given<'g> {
     target: PathBuf,
 }
 
-/// Returns the path, if what is to be restored is a file. A file that just happens to be called
-/// like a snapshot counts only if it is an archive; with a slash in it, it is no snapshot.
-pub(super) fn archive_path(args: &RestoreArgs) -> Option<PathBuf> {
-    let path = PathBuf::from(&args.reference);
-    let is_path = args.reference.as_bytes().contains(&b'/');
-    let is_meant = || is_path || !matches!(Archive::open(&path), Ok(None));
+/// Returns the path, if what is meant is a file. A file that just happens to be called like a
+/// snapshot counts only if it is an archive; with a slash in it, it is no snapshot.
+pub(super) fn archive_path(reference: &OsStr) -> Option<PathBuf> {
+    let path = PathBuf::from(reference);
+    let is_path = reference.as_bytes().contains(&b'/');
+    // One that cannot be opened, for want of a passphrase too, is told by whoever opens it.
+    let is_meant = || is_path || !matches!(Archive::open(&path, None), Ok(None));
     (path.is_file() && is_meant()).then_some(path)
+}
+
+/// Returns the passphrase for files of which some may be encrypted, if any is.
+pub(super) fn passphrase(
+    session: &Session,
+    args: &DecryptArgs,
+    paths: &[&Path],
+) -> Outcome<Option<Passphrase>> {
+    let mut encrypted = None;
+    for path in paths {
+        // What is no file, or cannot be read, is told by whoever reads it.
+        if bytes::is_encrypted(path).unwrap_or(false) {
+            encrypted = Some(path);
+            break;
+        }
+    }
+    let Some(path) = encrypted else {
+        return Ok(None);
+    };
+    let source = match (&args.decrypt_password_file, &args.decrypt_password_command) {
+        (Some(file), _) => Some(PasswordSource::File(file)),
+        (None, Some(command)) => Some(PasswordSource::Command(command)),
+        (None, None) => None,
+    };
+    let password = match (source, Terminal::open()) {
+        (Some(source), _) => credentials::read_password(&session.cx, &source)?,
+        (None, Some(terminal)) => {
+            let name = text::path(path.as_os_str().as_bytes());
+            terminal.ask_secret(&session.cx, &format!("Passphrase of {name}: "))?
+        }
+        (None, None) => {
+            let name = path.display();
+            let message = format!(
+                "{name} is encrypted; no passphrase is given, and there is no terminal to ask at"
+            );
+            return Err(Failure::new("wrong-key", 12, message).hint(DECRYPT_HINT));
+        }
+    };
+    credentials::as_text(&password).map(Some)
 }
 
 /// Returns what is refused.
@@ -106,9 +154,13 @@ pub(super) fn refusal_hint(failure: Failure) -> Failure {
         "refused" if message.contains("far more than its length") => {
             "if you know what it is: --any-ratio"
         }
-        "refused" if message.contains("encrypted with age") => {
-            "decrypt it first: age -d -o FILE.tar.gz FILE.tar.gz.age"
+        "refused" if message.contains("more than a gigabyte of memory") => {
+            "if you know what it is, decrypt it first: age -d -o FILE.tar.gz FILE.tar.gz.age"
         }
+        "wrong-key" if message.contains("for a key") => {
+            "decrypt it first: age -d -i KEY -o FILE.tar.gz FILE.tar.gz.age"
+        }
+        "wrong-key" if message.contains("the passphrase does not open") => DECRYPT_HINT,
         "damaged" if message.contains("its SHA-256 is") || message.contains("manifest") => {
             "take another copy of it; --no-verify takes it as it is"
         }
@@ -179,7 +231,8 @@ fn prepare<'g>(
     path: &'g Path,
     target: PathBuf,
 ) -> Outcome<Prepared<'g>> {
-    let Some(archive) = Archive::open(path)? else {
+    let passphrase = passphrase(session, &args.decrypt, &[path])?;
+    let Some(archive) = Archive::open(path, passphrase.as_ref())? else {
         let message = format!("{} is a file, and no archive", path.display());
         let hint = "a snapshot is named by its id, latest, a date or tag:NAME";
         return Err(Failure::new("refused", 2, message).hint(hint));

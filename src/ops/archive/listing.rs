@@ -16,6 +16,12 @@ use crate::error::Result;
 use crate::format::tree::is_plain_path;
 use crate::ops::archive::Kind;
 use crate::ops::archive::Member;
+use crate::ops::archive::findings::Findings;
+use crate::ops::archive::limits::Bounds;
+pub use crate::ops::archive::limits::FREE_OF_RATIO;
+pub use crate::ops::archive::limits::Limits;
+pub use crate::ops::archive::limits::OutsideLinks;
+pub use crate::ops::archive::limits::Sums;
 use crate::ops::archive::manifest;
 use crate::ops::archive::manifest::ArchiveManifest;
 use crate::ops::archive::members::Archive;
@@ -35,57 +41,6 @@ const NAME_BYTES_MAX: usize = 255;
 /// So much of a path is shown: it may be an attack on whoever reads it.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// What is refused for its size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Members.
-    pub members_max: usize,
-    /// Plain bytes of all files.
-    pub plain_bytes_max: u64,
-    /// How many plain bytes there may be for each byte of the archive, beyond the first
-    /// `FREE_OF_RATIO`.
-    pub ratio_max: u64,
-    /// What is done about symlinks that lead out of the tree.
-    pub outside: OutsideLinks,
-    /// Whether the manifest of the archive must be true.
-    pub sums: Sums,
-}
-
-/// Whether what is said about an archive must be true.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sums {
-    /// Its manifest, and the sum beside it.
-    #[default]
-    Verified,
-    /// Nobody looks.
-    Ignored,
-}
-
-/// What is done about symlinks that lead out of the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OutsideLinks {
-    /// The archive is refused.
-    #[default]
-    Refused,
-    /// They are kept as they are. Nothing here follows them, but others might.
-    Kept,
-}
-
-/// So much may come of any archive.
-pub const FREE_OF_RATIO: u64 = 1 << 30;
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            members_max: 2_000_000,
-            plain_bytes_max: u64::MAX,
-            ratio_max: 200,
-            outside: OutsideLinks::Refused,
-            sums: Sums::Verified,
-        }
-    }
-}
-
 /// A member that was judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -95,6 +50,8 @@ pub struct Listed {
     pub sha256: Option<Sha256Sum>,
     /// Whether a file begins like a SQLite database.
     pub is_sqlite: bool,
+    /// Whether its content cannot be read.
+    pub is_damaged: bool,
 }
 
 /// What is in an archive.
@@ -109,6 +66,8 @@ pub struct Listing {
     places: HashMap<Vec<u8>, Place>,
     /// The path of our own manifest.
     pub(super) own_manifest: Option<Vec<u8>>,
+    /// Whether more may lie behind what could not be read.
+    pub is_cut: bool,
 }
 
 /// What is at a path.
@@ -133,16 +92,7 @@ impl Listing {
 /// Reads an archive and judges it.
 pub fn list(cx: &Context, archive: &Archive, limits: &Limits) -> Result<Listing> {
     let name = archive.name();
-    let allowed = archive.archive_bytes.saturating_mul(limits.ratio_max);
-    let mut judge = Judge {
-        cx,
-        name: &name,
-        limits,
-        bytes_max: allowed.saturating_add(FREE_OF_RATIO),
-        listing: Listing::default(),
-        buffer: vec![0; BUFFER_BYTES],
-        is_first: true,
-    };
+    let mut judge = Judge::new(cx, &name, archive, limits);
     archive.read(&mut |member, content| judge.take(member, content))?;
     let listing = judge.listing;
     if let Some(manifest) = &listing.manifest
@@ -153,14 +103,67 @@ pub fn list(cx: &Context, archive: &Archive, limits: &Limits) -> Result<Listing>
     Ok(listing)
 }
 
+/// Reads an archive and judges it; damage does not end that, as far as there is a way on. Adds
+/// everything that is damaged or not as its manifest says.
+pub fn list_damaged(
+    cx: &Context,
+    archive: &Archive,
+    limits: &Limits,
+    findings: &mut Findings,
+) -> Result<Listing> {
+    let name = archive.name();
+    let mut judge = Judge::new(cx, &name, archive, limits);
+    judge.findings = Some(Findings::default());
+    let read = archive.read(&mut |member, content| judge.take(member, content));
+    let Judge {
+        mut listing,
+        findings: found,
+        ..
+    } = judge;
+    *findings = found.unwrap_or_default();
+    match read {
+        Err(Error::Corrupt { reason, .. }) => {
+            listing.is_cut = true;
+            findings.add(b"", format!("it cannot be read to its end: {reason}"));
+        }
+        read => read?,
+    }
+    if let Some(manifest) = &listing.manifest {
+        manifest::compare(manifest, &listing, manifest.standard(), findings);
+    }
+    Ok(listing)
+}
+
 struct Judge<'j> {
     cx: &'j Context,
     name: &'j str,
     limits: &'j Limits,
-    bytes_max: u64,
+    bounds: Bounds,
+    /// Bytes of paths and attributes, which stay in memory.
+    held_bytes: u64,
     listing: Listing,
     buffer: Vec<u8>,
     is_first: bool,
+    has_root: bool,
+    /// Where damaged contents are told, if they are no reason to stop.
+    findings: Option<Findings>,
+}
+
+impl<'j> Judge<'j> {
+    fn new(cx: &'j Context, name: &'j str, archive: &Archive, limits: &'j Limits) -> Judge<'j> {
+        Judge {
+            cx,
+            name,
+            limits,
+            bounds: Bounds::of(limits, archive.archive_bytes),
+            held_bytes: 0,
+            listing: Listing::default(),
+            buffer: vec![0; BUFFER_BYTES],
+            is_first: true,
+            has_root: false,
+            findings: None,
+        }
+    }
 }
 
 impl Judge<'_> {
@@ -170,27 +173,42 @@ impl Judge<'_> {
         member.path = self.plain(&member)?;
         // The directory itself, as `tar -c .` has it.
         if member.path.is_empty() {
+            let had_root = std::mem::replace(&mut self.has_root, true);
             return match member.kind {
-                Kind::Directory => Ok(()),
+                Kind::Directory if !had_root => Ok(()),
+                Kind::Directory => Err(self.refuse("it has its own directory twice")),
                 _ => Err(self.refuse("it has a file without a name")),
             };
         }
         self.place(&member)?;
         self.check_kind(&member)?;
+        self.hold(&member)?;
         if let Kind::File(size_bytes) = member.kind
             && manifest::may_be(&member.path)
-            && size_bytes <= manifest::BYTES_MAX
+            && size_bytes <= self.bounds.manifest_bytes_max
         {
             return self.take_manifest(member, content, is_first);
         }
-        let (sha256, is_sqlite) = match member.kind {
-            Kind::File(size_bytes) => {
-                let (sum, head) = self.sum(&member.path, size_bytes, content)?;
-                (Some(sum), head.starts_with(&sqlite::MAGIC[..]))
-            }
-            _ => (None, false),
+        let Kind::File(size_bytes) = member.kind else {
+            self.push(member, None, false);
+            return Ok(());
         };
-        self.push(member, sha256, is_sqlite);
+        match (
+            self.sum(&member.path, size_bytes, content),
+            &mut self.findings,
+        ) {
+            (Err(Error::Corrupt { reason, .. }), Some(findings)) => {
+                findings.add(&member.path, reason);
+                self.push(member, None, false);
+                if let Some(listed) = self.listing.members.last_mut() {
+                    listed.is_damaged = true;
+                }
+            }
+            (summed, _) => {
+                let (sum, head) = summed?;
+                self.push(member, Some(sum), head.starts_with(&sqlite::MAGIC[..]));
+            }
+        }
         Ok(())
     }
 
@@ -199,8 +217,25 @@ impl Judge<'_> {
             member,
             sha256,
             is_sqlite,
+            is_damaged: false,
         });
         self.cx.progress.event(Event::Done { files: 1, bytes: 0 });
+    }
+
+    /// Counts what of a member stays in memory.
+    fn hold(&mut self, member: &Member) -> Result<()> {
+        let link_bytes = match &member.kind {
+            Kind::Symlink(target) | Kind::HardLink(target) => target.len(),
+            _ => 0,
+        };
+        let of_xattrs = |(name, value): &(Vec<u8>, Vec<u8>)| name.len() + value.len();
+        let xattr_bytes: usize = member.xattrs.iter().map(of_xattrs).sum();
+        // The path is in two places.
+        self.held_bytes += (2 * member.path.len() + link_bytes + xattr_bytes) as u64;
+        match self.held_bytes > self.bounds.held_bytes_max {
+            true => Err(self.refuse("its names and attributes take far more than its length")),
+            false => Ok(()),
+        }
     }
 
     fn take_manifest(
@@ -218,7 +253,10 @@ impl Judge<'_> {
             .read_to_end(&mut bytes)
             .map_err(read_error(self.name))?;
         let (sum, _) = self.sum(&member.path, size_bytes, &mut &bytes[..])?;
-        let manifest = manifest::parse(&bytes);
+        let manifest = match manifest::parse(self.name, &bytes) {
+            Err(error) if self.limits.sums == Sums::Verified => return Err(error),
+            manifest => manifest.ok().flatten(),
+        };
         match manifest {
             Some(manifest) if manifest.is_own() && is_first => {
                 self.listing.places.remove(&member.path);
@@ -243,12 +281,12 @@ impl Judge<'_> {
         while let Some(rest) = path.strip_prefix(b"./") {
             path = rest;
         }
+        if path.starts_with(b"/") {
+            return refuse("it is absolute");
+        }
         if member.kind == Kind::Directory {
             path = path.strip_suffix(b"/").unwrap_or(path);
             path = if path == b"." { b"" } else { path };
-        }
-        if path.starts_with(b"/") {
-            return refuse("it is absolute");
         }
         if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
             return refuse("it leads upward");
@@ -266,20 +304,26 @@ impl Judge<'_> {
     /// Gives a member its place, which must be free, and below directories.
     fn place(&mut self, member: &Member) -> Result<()> {
         let path = &member.path;
-        if self.listing.places.len() >= self.limits.members_max {
+        if self.listing.places.len() >= self.bounds.members_max {
             return Err(self.refuse("it has more members than it may"));
         }
-        for (end, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        // From below: what has its place lies below directories already.
+        let slashes = path.iter().enumerate().rev();
+        for (end, _) in slashes.filter(|(_, byte)| **byte == b'/') {
             let above = &path[..end];
             match self.listing.places.get(above) {
-                None => drop(self.listing.places.insert(above.to_vec(), Place::Implied)),
-                Some(Place::Implied) => {}
+                None => {
+                    self.held_bytes += above.len() as u64;
+                    self.listing.places.insert(above.to_vec(), Place::Implied);
+                }
+                Some(Place::Implied) => break,
                 Some(Place::Member(index)) => {
                     let found = self.listing.members.get(*index);
                     if found.is_none_or(|found| found.member.kind != Kind::Directory) {
                         let reason = "it lies below something that is no directory";
                         return Err(self.refuse_path(path, reason));
                     }
+                    break;
                 }
             }
         }
@@ -318,6 +362,9 @@ impl Judge<'_> {
             Kind::Symlink(target) if target.is_empty() || target.contains(&0) => {
                 Err(self.refuse_path(path, "it is a symlink to nothing"))
             }
+            Kind::Symlink(target) if target.len() > PATH_BYTES_MAX => {
+                Err(self.refuse_path(path, "it is a symlink to what is longer than paths can be"))
+            }
             Kind::Symlink(target) if self.limits.outside == OutsideLinks::Refused => {
                 match leads_out(path, target) {
                     true => Err(self.refuse_path(path, "it is a symlink that may lead out of it")),
@@ -342,7 +389,10 @@ impl Judge<'_> {
             let len = match content.read(&mut self.buffer) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(read_error(self.name)(error)),
+                Err(error) => {
+                    let error = read_error(self.name)(error);
+                    return Err(self.about(path, error));
+                }
             };
             if len == 0 {
                 break;
@@ -362,11 +412,19 @@ impl Judge<'_> {
         }
         match bytes == size_bytes {
             true => Ok((hasher.sum(), head)),
-            false => {
+            false => Err(self.about(path, damaged(self.name, "it is not as long as it says"))),
+        }
+    }
+
+    /// Names the member whose content is damaged, unless that is told beside it.
+    fn about(&self, path: &[u8], error: Error) -> Error {
+        match error {
+            Error::Corrupt { object, reason } if self.findings.is_none() => {
                 let path = String::from_utf8_lossy(path);
-                let reason = format!("\"{path}\" is not as long as it says");
-                Err(damaged(self.name, &reason))
+                let reason = format!("\"{path}\": {reason}");
+                Error::Corrupt { object, reason }
             }
+            error => error,
         }
     }
 
@@ -375,7 +433,7 @@ impl Judge<'_> {
             let full = io::Error::from(ErrorKind::StorageFull);
             return Err(Error::io("unpack", self.name)(full));
         }
-        match self.listing.plain_bytes > self.bytes_max {
+        match self.listing.plain_bytes > self.bounds.plain_bytes_max {
             true => Err(self.refuse("it unpacks to far more than its length")),
             false => Ok(()),
         }

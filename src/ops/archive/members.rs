@@ -1,6 +1,5 @@
 //! The members of an archive, one after the other, whatever it is packed by.
 
-use crate::codec::age_file;
 use crate::codec::gzip;
 use crate::codec::sha256::Sha256Sum;
 use crate::codec::zstd;
@@ -8,6 +7,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ops::archive::Format;
 use crate::ops::archive::Member;
+use crate::ops::archive::bytes::Bytes;
+use crate::ops::archive::bytes::Passphrase;
 use crate::ops::archive::tar_reader;
 use crate::ops::archive::zip_reader;
 use std::fs::File;
@@ -15,9 +16,7 @@ use std::io;
 use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Where the magic of a tar is, and how far its first header goes.
@@ -31,113 +30,73 @@ pub(in crate::ops) type Visit<'v> = dyn FnMut(Member, &mut dyn Read) -> Result<(
 /// An archive that is open.
 #[derive(Debug)]
 pub struct Archive {
-    path: PathBuf,
-    file: File,
+    bytes: Bytes,
     /// How it is packed.
     pub format: Format,
-    /// How long it is.
+    /// How long it is; of an encrypted one, what was encrypted.
     pub archive_bytes: u64,
 }
 
 impl Archive {
-    /// Opens a file; `None` if it is no archive.
-    pub fn open(path: &Path) -> Result<Option<Archive>> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        Archive::of_file(file, path)
+    /// Opens a file, with a passphrase if it is encrypted; `None` if it is no archive.
+    pub fn open(path: &Path, passphrase: Option<&Passphrase>) -> Result<Option<Archive>> {
+        Archive::of_bytes(Bytes::open(path, passphrase)?).map(Result::ok)
     }
 
     /// Returns an open file as an archive; `None` if it is none. The path is for errors.
     pub fn of_file(file: File, path: &Path) -> Result<Option<Archive>> {
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
-        if !metadata.is_file() {
-            let reason = format!("{} is no regular file", path.display());
-            return Err(Error::Refused { reason });
-        }
+        Archive::of_bytes(Bytes::of_file(file, path, None)?).map(Result::ok)
+    }
+
+    /// Takes bytes for an archive, or gives them back if they are none.
+    pub fn of_bytes(bytes: Bytes) -> Result<Result<Archive, Bytes>> {
         let mut head = Vec::new();
-        let read = At::new(&file)
+        let read = bytes
+            .reader()
             .take(HEAD_BYTES as u64)
             .read_to_end(&mut head);
-        read.map_err(Error::io("read", path))?;
-        if head.starts_with(age_file::MAGIC) {
-            let reason = format!("{} is encrypted with age", path.display());
-            return Err(Error::Refused { reason });
-        }
+        read.map_err(|error| read_error(&bytes.path().display().to_string())(error))?;
         let format = match head[..] {
             [0x1f, 0x8b, ..] => Format::TarGz,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Format::TarZst,
             [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Format::Zip,
             _ if head.get(TAR_MAGIC) == Some(b"ustar") => Format::Tar,
-            _ => return Ok(None),
+            _ => return Ok(Err(bytes)),
         };
-        Ok(Some(Archive {
-            path: path.to_path_buf(),
-            file,
+        Ok(Ok(Archive {
+            archive_bytes: bytes.len(),
+            bytes,
             format,
-            archive_bytes: metadata.len(),
         }))
+    }
+
+    /// Returns the file.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Returns what it is called in errors.
     pub(in crate::ops) fn name(&self) -> String {
-        self.path.display().to_string()
+        self.bytes.path().display().to_string()
     }
 
     /// Returns the sum of the file.
     pub fn sha256(&self) -> Result<Sha256Sum> {
-        let sum = Sha256Sum::of_reader(At::new(&self.file));
-        sum.map_err(Error::io("read", &self.path))
+        self.bytes.sha256()
     }
 
     /// Calls `visit` with every member.
     pub(in crate::ops) fn read(&self, visit: &mut Visit<'_>) -> Result<()> {
         let name = &self.name();
-        let packed = BufReader::with_capacity(BUFFER_BYTES, At::new(&self.file));
-        match self.format {
-            Format::Zip => {
-                let file = self
-                    .file
-                    .try_clone()
-                    .map_err(Error::io("open", &self.path))?;
-                zip_reader::read(name, file, self.archive_bytes, visit)
-            }
-            Format::Tar => tar_reader::read(name, &mut { packed }, visit),
-            Format::TarGz => {
-                let plain = gzip::members(packed);
-                tar_reader::read(
-                    name,
-                    &mut BufReader::with_capacity(BUFFER_BYTES, plain),
-                    visit,
-                )
-            }
-            Format::TarZst => {
-                let plain = zstd::FrameReader::new(packed);
-                tar_reader::read(
-                    name,
-                    &mut BufReader::with_capacity(BUFFER_BYTES, plain),
-                    visit,
-                )
-            }
-        }
-    }
-}
-
-/// Reads a file from its beginning on, wherever others read it.
-struct At<'f> {
-    file: &'f File,
-    offset: u64,
-}
-
-impl At<'_> {
-    fn new(file: &File) -> At<'_> {
-        At { file, offset: 0 }
-    }
-}
-
-impl Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.file.read_at(buffer, self.offset)?;
-        self.offset += len as u64;
-        Ok(len)
+        let packed = BufReader::with_capacity(BUFFER_BYTES, self.bytes.reader());
+        let mut plain: Box<dyn Read + '_> = match self.format {
+            Format::Zip => return zip_reader::read(name, &self.bytes, visit),
+            Format::Tar => Box::new(packed),
+            Format::TarGz => Box::new(gzip::members(packed)),
+            Format::TarZst => Box::new(zstd::FrameReader::new(packed)),
+        };
+        let mut plain = BufReader::with_capacity(BUFFER_BYTES, &mut plain);
+        tar_reader::read(name, &mut plain, visit)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Archives that common tools read and write: tar, bare or compressed, and zip.
 //!
-//! `blocks` compresses on all cores; `tar_writer` and `zip_writer` write members; `members` reads
-//! them one after the other; `listing` judges an archive as a whole before anybody acts on it, and
-//! `unpack` then puts it on the disk. No idea what a snapshot is.
+//! `bytes` decrypts, `blocks` compresses on all cores; `tar_writer` and `zip_writer` write members;
+//! `members` reads them one after the other; `listing` judges an archive as a whole before anybody
+//! acts on it, and `unpack` then puts it on the disk; `verify` tells whether it is what it was. No
+//! idea what a snapshot is.
 
 pub(super) mod blocks;
+pub mod bytes;
 pub mod checksum;
+pub mod findings;
+mod limits;
 pub mod listing;
 pub mod manifest;
 mod members;
@@ -13,10 +17,12 @@ pub mod place;
 mod tar_reader;
 pub(super) mod tar_writer;
 pub mod unpack;
+pub mod verify;
 mod zip_reader;
 pub(super) mod zip_writer;
 
 pub use members::Archive;
+pub(super) use members::read_error;
 
 use crate::format::tree::FileTime;
 use std::fmt;

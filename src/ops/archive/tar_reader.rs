@@ -22,6 +22,12 @@ use tar::Header;
 const BLOCK_BYTES: usize = 512;
 /// Long names, and all extended attributes of a file.
 const EXTENDED_BYTES_MAX: u64 = 4 << 20;
+/// Those who write comments write one.
+const GLOBAL_HEADERS_MAX: u32 = 100;
+/// Where the length of a member is, and what is the end of its name for some.
+const SIZE_FIELD: std::ops::Range<usize> = 124..136;
+const PREFIX_FIELD: std::ops::Range<usize> = 345..500;
+const TYPE_AT: usize = 156;
 /// Padding at the end, which is a tape's.
 const PADDING_BYTES_MAX: u64 = 64 << 20;
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -32,12 +38,14 @@ struct Extended {
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     records: BTreeMap<Vec<u8>, Vec<u8>>,
+    has_records: bool,
     is_any: bool,
 }
 
 /// Calls `visit` with every member, in order; `name` is that of the archive, for errors.
 pub(super) fn read(name: &str, reader: &mut dyn Read, visit: &mut Visit<'_>) -> Result<()> {
     let mut extended = Extended::default();
+    let mut global_headers = 0;
     loop {
         let Some(header) = next_header(name, reader)? else {
             if extended.is_any {
@@ -62,11 +70,18 @@ pub(super) fn read(name: &str, reader: &mut dyn Read, visit: &mut Visit<'_>) -> 
                 put_once(name, &mut extended.long_link, without_end(value))?;
             }
             EntryType::XHeader => {
+                if std::mem::replace(&mut extended.has_records, true) {
+                    return Err(refused(name, "a member has two extended headers"));
+                }
                 extended.is_any = true;
                 let records = take(name, reader, size_bytes)?;
                 put_records(name, &mut extended.records, &records)?;
             }
             EntryType::XGlobalHeader => {
+                global_headers += 1;
+                if global_headers > GLOBAL_HEADERS_MAX {
+                    return Err(refused(name, "it has global headers without end"));
+                }
                 // Comments are harmless; whatever else would change all that follows.
                 let mut records = BTreeMap::new();
                 put_records(name, &mut records, &take(name, reader, size_bytes)?)?;
@@ -124,8 +139,34 @@ fn next_header(name: &str, reader: &mut dyn Read) -> Result<Option<Header>> {
     };
     let sum: u32 = block.iter().enumerate().map(byte_sum).sum();
     match header.cksum() {
-        Ok(said) if said == sum => Ok(Some(header)),
-        _ => Err(damaged(name, "a header has another checksum than it says")),
+        Ok(said) if said == sum => {}
+        _ => return Err(damaged(name, "a header has another checksum than it says")),
+    }
+    check_fields(name, &header)?;
+    Ok(Some(header))
+}
+
+/// Refuses what programs read in different ways: lengths with signs or of more than 64 bits, and
+/// what some take for the beginning of a name and others for times.
+fn check_fields(name: &str, header: &Header) -> Result<()> {
+    let block = header.as_bytes();
+    let is_plain = match &block[SIZE_FIELD] {
+        [0x80, 0, 0, 0, ..] => true,
+        [first, ..] if first & 0x80 != 0 => false,
+        digits => digits.iter().all(|byte| b"01234567 \0".contains(byte)),
+    };
+    if !is_plain {
+        return Err(refused(
+            name,
+            "a header has a length that can be read in two ways",
+        ));
+    }
+    match header.as_ustar().is_none() && block[PREFIX_FIELD].iter().any(|byte| *byte != 0) {
+        true => Err(refused(
+            name,
+            "a header has a name that can be read in two ways",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -164,6 +205,7 @@ fn member(
         None => otherwise.map_err(|_| damaged(name, "a header has no sound numbers")),
         Some(digits) => {
             let digits = std::str::from_utf8(&digits).ok();
+            let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
             let value = digits.and_then(|digits| digits.parse().ok());
             value.ok_or_else(|| damaged(name, "an extended header has no sound numbers"))
         }
@@ -187,6 +229,9 @@ fn member(
     };
     let pax_path = records.remove(&b"path"[..]);
     let path = one(name, extended.long_name, pax_path)?;
+    if path.as_ref().is_some_and(Vec::is_empty) {
+        return Err(refused(name, "a member has an empty long name"));
+    }
     let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
     let pax_link = records.remove(&b"linkpath"[..]);
     let link = one(name, extended.long_link, pax_link)?;
@@ -226,6 +271,9 @@ fn kind(
         (number(header.device_major()), number(header.device_minor()))
     };
     let kind = match header.entry_type() {
+        EntryType::Regular if path.ends_with(b"/") && header.as_bytes()[TYPE_AT] != 0 => {
+            return Err(refused(name, "a file has the name of a directory"));
+        }
         // Before there were types, a directory was a file whose name ends like one.
         EntryType::Regular if path.ends_with(b"/") && size_bytes == 0 => Kind::Directory,
         EntryType::Regular | EntryType::Continuous => return Ok(Kind::File(size_bytes)),

@@ -8,18 +8,20 @@ use crate::error::Result;
 use crate::format::tree::FileTime;
 use crate::ops::archive::Kind;
 use crate::ops::archive::Member;
+use crate::ops::archive::bytes::Bytes;
 use crate::ops::archive::members::Visit;
 use crate::ops::archive::members::damaged;
 use crate::ops::archive::members::read_error;
 use crate::ops::archive::members::refused;
 use rawzip::CompressionMethod;
-use rawzip::FileReader;
+use rawzip::CreatorSystem;
 use rawzip::MAX_CENTRAL_DIRECTORY_RECORD_SIZE;
+use rawzip::ReaderAt;
 use rawzip::ZipArchive;
 use rawzip::ZipEntry;
 use rawzip::ZipFileHeaderRecord;
+use rawzip::ZipLocator;
 use rawzip::time::ZipDateTimeKind;
-use std::fs::File;
 use std::io::BufReader;
 use std::io::Read;
 
@@ -31,29 +33,35 @@ const CHAR_DEVICE_TYPE: u32 = 0o020_000;
 const BLOCK_DEVICE_TYPE: u32 = 0o060_000;
 const SOCKET_TYPE: u32 = 0o140_000;
 const OWNER_FIELD: u16 = 0x7875;
+/// A name that counts instead of the name, for those who know the field.
+const NAME_FIELD: u16 = 0x7075;
+/// What may follow the content of a member: a signature, a checksum, two lengths.
+const DESCRIPTOR_BYTES_MAX: u64 = 24;
+const DESCRIPTOR_SIGNATURE: &[u8] = b"PK\x07\x08";
+
+impl ReaderAt for Bytes {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        Bytes::read_at(self, buffer, offset)
+    }
+}
 
 /// Calls `visit` with every member, in the order of the directory; `name` is that of the archive,
 /// for errors.
-pub(super) fn read(
-    name: &str,
-    file: File,
-    archive_bytes: u64,
-    visit: &mut Visit<'_>,
-) -> Result<()> {
+pub(super) fn read(name: &str, bytes: &Bytes, visit: &mut Visit<'_>) -> Result<()> {
     let failed = |error: rawzip::Error| failed(name, &error);
     let mut buffer = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
-    let archive = ZipArchive::from_file(file, &mut buffer).map_err(failed)?;
-    if archive.end_offset() != archive_bytes {
+    let located = ZipLocator::new().locate_in_reader(bytes, &mut buffer, bytes.len());
+    let archive = located.map_err(|(_, error)| failed(error))?;
+    if archive.end_offset() != bytes.len() {
         return Err(refused(name, "something lies behind its end"));
     }
-    let mut ranges = Vec::new();
+    check_comment(name, &archive)?;
+    check_places(name, &archive, &mut buffer)?;
     let mut local = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
     let mut entries = archive.entries(&mut buffer);
     while let Some(record) = entries.next_entry().map_err(failed)? {
         let entry = archive.get_entry(record.wayfinder()).map_err(failed)?;
         check(name, &record, &entry, &mut local)?;
-        let (_, end) = entry.compressed_data_range();
-        ranges.push((record.local_header_offset(), end));
         let member = member(name, &record, &entry)?;
         let mut content = content(name, &record, &entry)?;
         if let Kind::Symlink(_) = member.kind {
@@ -68,29 +76,106 @@ pub(super) fn read(
             visit(member, &mut content)?;
         }
     }
+    Ok(())
+}
+
+/// Some look for the last end there is, others for the first that fits.
+fn check_comment(name: &str, archive: &ZipArchive<&Bytes>) -> Result<()> {
+    let mut comment = Vec::new();
+    let read = archive.comment().read_to_end(&mut comment);
+    read.map_err(read_error(name))?;
+    match comment.windows(2).any(|pair| pair == b"PK") {
+        true => Err(refused(name, "its comment may be another end of it")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses members over each other and anything between them, before any of them is read: who reads
+/// from the beginning would find other members than who reads the directory.
+fn check_places(name: &str, archive: &ZipArchive<&Bytes>, buffer: &mut [u8]) -> Result<()> {
+    let failed = |error: rawzip::Error| failed(name, &error);
+    let mut ranges = Vec::new();
+    let mut entries = archive.entries(buffer);
+    while let Some(record) = entries.next_entry().map_err(failed)? {
+        let entry = archive.get_entry(record.wayfinder()).map_err(failed)?;
+        ranges.push(Range {
+            start: record.local_header_offset(),
+            end: entry.compressed_data_range().1,
+            described: record.flags().has_data_descriptor().then(|| Described {
+                crc: record.crc32(),
+                packed_bytes: record.compressed_size_hint(),
+                plain_bytes: record.uncompressed_size_hint(),
+            }),
+        });
+    }
     if ranges.len() as u64 != archive.entries_hint() {
         return Err(refused(
             name,
             "its directory has another number of members than it says",
         ));
     }
-    ranges.sort_unstable();
-    let first = ranges.first().map_or(0, |(start, _)| *start);
-    let last = ranges.last().map_or(0, |(_, end)| *end);
-    let is_overlapping = ranges.windows(2).any(|pair| pair[0].1 > pair[1].0);
-    if is_overlapping || last > archive.directory_offset() {
-        return Err(refused(name, "its members lie over each other"));
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    if ranges.first().is_some_and(|range| range.start != 0) {
+        return Err(refused(name, "something lies before its first member"));
     }
-    match first {
-        0 => Ok(()),
-        _ => Err(refused(name, "something lies before its first member")),
+    let nexts = ranges.iter().skip(1).map(|range| range.start);
+    let nexts = nexts.chain([archive.directory_offset()]);
+    for (range, next) in ranges.iter().zip(nexts) {
+        let Some(between) = next.checked_sub(range.end) else {
+            return Err(refused(name, "its members lie over each other"));
+        };
+        let is_right = match &range.described {
+            None => between == 0,
+            Some(described) => {
+                let mut bytes = vec![0; between.min(DESCRIPTOR_BYTES_MAX + 1) as usize];
+                let read = archive.get_ref().read_exact_at(&mut bytes, range.end);
+                read.map_err(read_error(name))?;
+                described.is(&bytes)
+            }
+        };
+        if !is_right {
+            return Err(refused(name, "something lies between its members"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a member is, and what must stand behind it.
+struct Range {
+    start: u64,
+    end: u64,
+    described: Option<Described>,
+}
+
+/// What the descriptor behind a content says, with a signature or without, in 32 bits or in 64.
+struct Described {
+    crc: u32,
+    packed_bytes: u64,
+    plain_bytes: u64,
+}
+
+impl Described {
+    fn is(&self, bytes: &[u8]) -> bool {
+        let rest = match bytes.len() {
+            16 | 24 => bytes.strip_prefix(DESCRIPTOR_SIGNATURE),
+            _ => Some(bytes),
+        };
+        let lengths = [self.packed_bytes, self.plain_bytes];
+        let lengths: Vec<u8> = match bytes.len() {
+            12 | 16 => lengths
+                .iter()
+                .flat_map(|len| (*len as u32).to_le_bytes())
+                .collect(),
+            _ => lengths.iter().flat_map(|len| len.to_le_bytes()).collect(),
+        };
+        rest == Some(&[&self.crc.to_le_bytes()[..], &lengths].concat()[..])
     }
 }
 
 fn check(
     name: &str,
     record: &ZipFileHeaderRecord<'_>,
-    entry: &ZipEntry<'_, FileReader>,
+    entry: &ZipEntry<'_, &Bytes>,
     buffer: &mut [u8],
 ) -> Result<()> {
     let local = entry
@@ -108,16 +193,55 @@ fn check(
             "it is encrypted; unpack it, and import what was in it",
         ));
     }
+    let flags = (record.flags(), local.flags());
+    if flags.0.is_utf8() != flags.1.is_utf8()
+        || flags.0.has_data_descriptor() != flags.1.has_data_descriptor()
+    {
+        return Err(refused(name, "a member is described in two ways"));
+    }
+    // Behind a content with a descriptor, the first header may leave these out.
+    let is_same = |of_local: u64, of_record: u64| {
+        of_local == of_record || flags.1.has_data_descriptor() && of_local == 0
+    };
+    if !is_same(local.crc32().into(), record.crc32().into())
+        || !is_same(local.compressed_size_hint(), record.compressed_size_hint())
+        || !is_same(
+            local.uncompressed_size_hint(),
+            record.uncompressed_size_hint(),
+        )
+    {
+        return Err(refused(name, "a member has two lengths or checksums"));
+    }
+    let mut fields = record.extra_fields().chain(local.extra_fields());
+    if fields.any(|(id, field)| id.as_u16() == NAME_FIELD && is_other_name(record, field)) {
+        return Err(refused(name, "a member has two names"));
+    }
+    // Some take the backslashes of other systems for slashes, and others do not.
+    if !is_unix(record) && record.file_path().as_bytes().contains(&b'\\') {
+        return Err(refused(name, "a name can be read in two ways"));
+    }
     Ok(())
+}
+
+/// The field: a version, a checksum of the name, and the other name.
+fn is_other_name(record: &ZipFileHeaderRecord<'_>, field: &[u8]) -> bool {
+    field.get(5..) != Some(record.file_path().as_bytes())
+}
+
+fn is_unix(record: &ZipFileHeaderRecord<'_>) -> bool {
+    let system = record.version_made_by().creator_system();
+    system == CreatorSystem::UNIX || system == CreatorSystem::MACOS
 }
 
 fn member(
     name: &str,
     record: &ZipFileHeaderRecord<'_>,
-    entry: &ZipEntry<'_, FileReader>,
+    entry: &ZipEntry<'_, &Bytes>,
 ) -> Result<Member> {
     let size_bytes = entry.reader().claim_verifier().uncompressed_size;
     let mode = record.mode();
+    // The library leaves out what is more than reading, writing, executing.
+    let of_unix = (record.external_attributes() >> 16) & 0xffff;
     let kind = match mode.value() & FILE_TYPE_MASK {
         _ if record.is_dir() && size_bytes > 0 => {
             return Err(refused(name, "a directory has content"));
@@ -132,11 +256,12 @@ fn member(
         }
         _ => Kind::File(size_bytes),
     };
-    let permissions = match (mode.value() & 0o7777, &kind) {
+    let permissions = match (is_unix(record), &kind) {
         // Made where there are none.
-        (0, Kind::Directory) => 0o755,
-        (0, _) => 0o644,
-        (permissions, _) => permissions,
+        (true, Kind::Directory) if of_unix == 0 => 0o755,
+        (true, _) if of_unix == 0 => 0o644,
+        (true, _) => of_unix & 0o7777,
+        (false, _) => mode.value() & 0o777,
     };
     let (uid, gid) = owner(record);
     Ok(Member {
@@ -153,7 +278,7 @@ fn member(
 fn content<'e>(
     name: &str,
     record: &ZipFileHeaderRecord<'_>,
-    entry: &'e ZipEntry<'_, FileReader>,
+    entry: &'e ZipEntry<'_, &Bytes>,
 ) -> Result<Box<dyn Read + 'e>> {
     let packed = BufReader::with_capacity(BUFFER_BYTES, entry.reader());
     match record.compression_method() {

@@ -5,6 +5,7 @@
 //! found out before anything is written. `write` reads it again. The same snapshot and the same
 //! program give the same bytes, except where a passphrase is asked for.
 
+pub mod against;
 mod compact;
 mod content;
 mod document;

@@ -4,6 +4,7 @@
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::ops::archive::bytes::AGE_SUFFIX;
 use crate::ops::archive::checksum::SUM_SUFFIX;
 use crate::ops::import::date;
 use std::ffi::OsStr;
@@ -95,6 +96,7 @@ fn find_in(dir: &Path, found: &mut Candidates) -> Result<()> {
 
 fn is_backup(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_lowercase();
+    let name = name.strip_suffix(AGE_SUFFIX).unwrap_or(&name);
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 

@@ -27,6 +27,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::SnapshotId;
 use crate::ops::archive::Archive;
+use crate::ops::archive::bytes::Bytes;
+use crate::ops::archive::bytes::Passphrase;
 use crate::ops::archive::checksum;
 use crate::ops::archive::listing;
 use crate::ops::archive::listing::Limits;
@@ -50,7 +52,7 @@ pub const TAG_PREFIX: &str = "import:";
 const TREE: &str = "tree";
 
 /// As what to import.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ImportOptions {
     /// The profile; `None` for what the archive says.
     pub profile: Option<String>,
@@ -64,6 +66,8 @@ pub struct ImportOptions {
     pub tags: Vec<String>,
     /// What is refused.
     pub limits: Limits,
+    /// What encrypted files open with.
+    pub passphrase: Option<Passphrase>,
     /// Where content may be unpacked, if the repository has no cache.
     pub temp_dir: PathBuf,
     /// Whether to say what would be done, and do nothing.
@@ -113,7 +117,8 @@ pub fn import(
 ) -> Result<ImportReport> {
     let path = &candidate.path;
     cx.progress.event(Event::Phase("verify"));
-    let sha256 = sum_of(path)?;
+    let bytes = Bytes::open(path, options.passphrase.as_ref())?;
+    let sha256 = bytes.sha256()?;
     let has_sum = match options.limits.sums {
         Sums::Verified => checksum::check_beside(path, &sha256)?,
         Sums::Ignored => false,
@@ -136,11 +141,11 @@ pub fn import(
         return Ok(report);
     }
     let room = repo.cache_dir().unwrap_or(&options.temp_dir);
-    match Archive::open(path)? {
-        Some(archive) => import_archive(cx, repo, &archive, path, room, options, &mut report)?,
-        None => {
+    match Archive::of_bytes(bytes)? {
+        Ok(archive) => import_archive(cx, repo, &archive, path, room, options, &mut report)?,
+        Err(bytes) => {
             let tree = (!options.dry_run).then(|| Tree::create(room)).transpose()?;
-            let copied = single::copy(path, tree.as_ref().map(|tree| &tree.jail), &sha256)?;
+            let copied = single::copy(&bytes, tree.as_ref().map(|tree| &tree.jail))?;
             report.files = 1;
             report.plain_bytes = copied.bytes;
             report.warnings = copied.problems;
@@ -290,10 +295,4 @@ fn known(cx: &Context, repo: &Repo, sum: &Sha256Sum) -> Result<Option<(SnapshotI
         .iter()
         .find(|snapshot| state.notes.imports.get(&snapshot.id) == Some(sum));
     Ok(found.map(|snapshot| (snapshot.id, snapshot.manifest.started_at)))
-}
-
-fn sum_of(path: &Path) -> Result<Sha256Sum> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let sum = Sha256Sum::of_reader(file);
-    sum.map_err(Error::io("read", path))
 }

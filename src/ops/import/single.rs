@@ -1,7 +1,5 @@
 //! A backup that is one database: a copy of the file, with the log beside it if there is one.
 
-use crate::codec::sha256::Sha256Hasher;
-use crate::codec::sha256::Sha256Sum;
 use crate::disk::jail::Jail;
 use crate::disk::jail::Replace;
 use crate::disk::node::Attributes;
@@ -9,6 +7,9 @@ use crate::disk::node::FileTime;
 use crate::disk::node::Problem;
 use crate::error::Error;
 use crate::error::Result;
+use crate::ops::archive::bytes::AGE_SUFFIX;
+use crate::ops::archive::bytes::Bytes;
+use crate::ops::archive::read_error;
 use crate::source;
 use crate::source::sqlite;
 use std::fs::File;
@@ -30,20 +31,19 @@ pub(super) struct Copied {
 }
 
 /// Copies a database into the jail, or only looks at it without one. Anything else is refused.
-pub(super) fn copy(path: &Path, jail: Option<&Jail>, sum: &Sha256Sum) -> Result<Copied> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
+pub(super) fn copy(bytes: &Bytes, jail: Option<&Jail>) -> Result<Copied> {
+    let path = bytes.path();
     let mut head = Vec::new();
     let most = sqlite::MAGIC.len().max(source::redb::MAGIC.len()) as u64;
-    let read = file.by_ref().take(most).read_to_end(&mut head);
+    let read = bytes.reader().take(most).read_to_end(&mut head);
     read.map_err(Error::io("read", path))?;
     if !head.starts_with(&sqlite::MAGIC[..]) && !head.starts_with(&source::redb::MAGIC[..]) {
         let path = path.display();
         let reason = format!("{path} is neither a tar or zip nor a SQLite or redb database");
         return Err(Error::Refused { reason });
     }
-    let metadata = file.metadata().map_err(Error::io("read", path))?;
     let mut copied = Copied {
-        bytes: metadata.len(),
+        bytes: bytes.len(),
         problems: Vec::new(),
     };
     let Some(jail) = jail else {
@@ -53,8 +53,10 @@ pub(super) fn copy(path: &Path, jail: Option<&Jail>, sum: &Sha256Sum) -> Result<
     for (end, _) in place.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
         jail.make_dir(&place[..end], Replace::Never)?;
     }
-    let found = copy_file(path, jail, &place, &mut copied)?;
-    if found != Some(*sum) {
+    let before = bytes.sha256()?;
+    let mut content = bytes.reader();
+    copy_file(&mut content, path, jail, &place, &mut copied)?;
+    if bytes.sha256()? != before {
         return Err(Error::corrupt(
             path.display().to_string(),
             "it changed while it was read",
@@ -63,38 +65,40 @@ pub(super) fn copy(path: &Path, jail: Option<&Jail>, sum: &Sha256Sum) -> Result<
     for suffix in LOGS {
         let mut log = path.as_os_str().to_os_string();
         log.push(suffix);
+        let log = PathBuf::from(log);
         let log_place = [&place[..], suffix.as_bytes()].concat();
-        copy_file(&PathBuf::from(log), jail, &log_place, &mut copied)?;
+        match File::open(&log) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            file => {
+                let mut file = file.map_err(Error::io("open", &log))?;
+                copy_file(&mut file, &log, jail, &log_place, &mut copied)?;
+            }
+        }
     }
     Ok(copied)
 }
 
-/// Copies a file and returns its sum, `None` if there is none.
+/// Copies a content; its attributes are those of the file at `path`.
 fn copy_file(
+    content: &mut dyn Read,
     path: &Path,
     jail: &Jail,
     place: &[u8],
     copied: &mut Copied,
-) -> Result<Option<Sha256Sum>> {
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(Error::io("open", path))?,
-    };
-    let metadata = file.metadata().map_err(Error::io("read", path))?;
+) -> Result<()> {
+    let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
     let copy = jail.begin_file(place)?;
-    let mut hasher = Sha256Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut offset = 0;
     loop {
-        match file.read(&mut buffer) {
+        match content.read(&mut buffer) {
             Ok(0) => break,
             Ok(len) => {
-                hasher.update(&buffer[..len]);
                 copy.write_at(offset, &buffer[..len])?;
                 offset += len as u64;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", path)(error)),
+            Err(error) => return Err(read_error(&path.display().to_string())(error)),
         }
     }
     let attributes = Attributes {
@@ -107,16 +111,16 @@ fn copy_file(
         },
         xattrs: Vec::new(),
     };
-    copied
-        .problems
-        .extend(copy.finish(&attributes, Replace::Never)?);
-    Ok(Some(hasher.sum()))
+    let problems = copy.finish(&attributes, Replace::Never)?;
+    copied.problems.extend(problems);
+    Ok(())
 }
 
 /// Returns where a database belongs. Chaos Cypher keeps backups of `databases/NAME/app.db` as
 /// `backups/NAME/app_….db`, and before migrations as `backups/pre-….db`.
 fn place(path: &Path) -> Vec<u8> {
     let file = name(Some(path)).unwrap_or(b"database");
+    let file = file.strip_suffix(AGE_SUFFIX.as_bytes()).unwrap_or(file);
     let is_named = file.starts_with(b"app_") || file.starts_with(b"pre-");
     if !is_named || !file.ends_with(b".db") {
         return file.to_vec();
@@ -144,6 +148,7 @@ mod tests {
         assert_eq!(of("/data/backups/default/app_20260601_143022.db"), wanted);
         assert_eq!(of("/tmp/app_20260601_143022.db"), "app.db");
         assert_eq!(of("/data/backups/pre-8f3a-20260601T143022Z.db"), "app.db");
+        assert_eq!(of("/tmp/app_20260601_143022.db.age"), "app.db");
         assert_eq!(of("/x/state.redb"), "state.redb");
         assert_eq!(of("mine.db"), "mine.db");
     }
