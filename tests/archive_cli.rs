@@ -8,13 +8,13 @@ use std::process::Output;
 use std::process::Stdio;
 use tempfile::TempDir;
 
-struct Home {
+pub(crate) struct Home {
     scratch: TempDir,
 }
 
 impl Home {
     /// A home with a snapshot of `app`.
-    fn new() -> Home {
+    pub(crate) fn new() -> Home {
         let home = Home {
             scratch: tempfile::tempdir().unwrap(),
         };
@@ -26,11 +26,11 @@ impl Home {
         home
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_statekeep"))
             .env_clear()
             .env("HOME", self.path("home"))
@@ -42,12 +42,12 @@ impl Home {
             .unwrap()
     }
 
-    fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
         self.exits(arguments, 0)
     }
 
     /// Runs and returns both outputs.
-    fn exits(&self, arguments: &[&str], code: i32) -> String {
+    pub(crate) fn exits(&self, arguments: &[&str], code: i32) -> String {
         let output = self.run(arguments);
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -56,7 +56,7 @@ impl Home {
     }
 }
 
-fn last_line(output: &[u8]) -> Value {
+pub(crate) fn last_line(output: &[u8]) -> Value {
     let text = std::str::from_utf8(output).unwrap();
     serde_json::from_str(text.lines().next_back().unwrap()).unwrap()
 }

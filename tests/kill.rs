@@ -181,12 +181,12 @@ fn two_processes_back_up_while_a_third_checks() {
 }
 
 /// Mounts a small file system, if this process may.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     at: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(at: PathBuf, options: &str) -> Option<SmallDisk> {
+    pub(crate) fn mount(at: PathBuf, options: &str) -> Option<SmallDisk> {
         fs::create_dir_all(&at).unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])

@@ -4,6 +4,7 @@
 
 mod apps;
 mod archive_cli;
+mod archive_proof;
 mod archive_tools;
 mod awkward;
 mod backup;
@@ -22,6 +23,7 @@ mod embedded;
 mod export;
 mod files;
 mod footprint;
+mod forge;
 mod format_doc;
 mod gate;
 mod golden;
@@ -30,6 +32,7 @@ mod heap;
 mod homecore;
 mod hostile;
 mod hoziron;
+mod hostile_archives;
 mod import;
 mod in_place;
 mod jail;
