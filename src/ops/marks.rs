@@ -13,23 +13,18 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::entry::PackBytes;
-use crate::format::list::Children;
-use crate::format::list::HOLE;
-use crate::format::list::ListNode;
+use crate::format::list::Stream;
 use crate::format::manifest::Manifest;
 use crate::format::pack::ChunkKind;
 use crate::format::pack::Encoding;
 use crate::format::pack::Row;
-use crate::format::tree::Content;
-use crate::format::tree::Entry;
-use crate::format::tree::Kind;
 use crate::format::tree::Leaf;
-use crate::format::tree::Node;
 use crate::id::ChunkId;
 use crate::id::PackId;
 use crate::ops::check::Usage;
 use crate::repo::chunks::Chunks;
-use crate::repo::chunks::Scratch;
+use crate::repo::reach::Visitor;
+use crate::repo::reach::Walk;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -73,7 +68,6 @@ enum Base {
 pub(super) struct Marks<'a> {
     cx: &'a Context,
     chunks: &'a Chunks<'a>,
-    scratch: Scratch,
     /// By id, least height first.
     rows: Vec<Marked>,
     more: HashMap<u32, Vec<u32>>,
@@ -82,11 +76,38 @@ pub(super) struct Marks<'a> {
     pub unreadable: u64,
 }
 
-/// Something to be marked, with what is below it.
-enum Todo {
-    Tree(u8, ChunkId),
-    List(u8, ChunkId),
-    Data(ChunkId),
+/// Marks for one group what a walk comes to, and goes into what is new to it.
+struct Marking<'m, 'a> {
+    marks: &'m mut Marks<'a>,
+    group: Owner,
+}
+
+impl Visitor for Marking<'_, '_> {
+    fn visit(&mut self, _kind: ChunkKind, id: &ChunkId) -> Result<bool> {
+        Ok(self.marks.mark(id, self.group))
+    }
+
+    fn unreadable(&mut self, _error: Error) -> Result<()> {
+        self.marks.unreadable += 1;
+        Ok(())
+    }
+}
+
+/// Goes into every node once, and marks nothing.
+struct Seeing<'m, 'a> {
+    marks: &'m mut Marks<'a>,
+    seen: &'m mut HashSet<ChunkId>,
+}
+
+impl Visitor for Seeing<'_, '_> {
+    fn visit(&mut self, _kind: ChunkKind, id: &ChunkId) -> Result<bool> {
+        Ok(self.seen.insert(*id))
+    }
+
+    fn unreadable(&mut self, _error: Error) -> Result<()> {
+        self.marks.unreadable += 1;
+        Ok(())
+    }
 }
 
 impl<'a> Marks<'a> {
@@ -117,7 +138,6 @@ impl<'a> Marks<'a> {
         let mut marks = Marks {
             cx,
             chunks,
-            scratch: Scratch::default(),
             rows,
             more: HashMap::new(),
             packs: packs.keys().copied().collect(),
@@ -203,51 +223,19 @@ impl<'a> Marks<'a> {
 
     /// Marks all that a snapshot needs.
     pub(super) fn snapshot(&mut self, manifest: &Manifest, group: Owner) -> Result<()> {
-        let mut ahead = vec![Todo::Tree(manifest.tree.level, manifest.tree.id)];
-        ahead.extend(manifest.databases.map(Todo::Data));
-        self.go_through(ahead, group)
+        let (cx, mut walk) = (self.cx, Walk::begin(self.chunks));
+        walk.snapshot(cx, manifest, &mut Marking { marks: self, group })
     }
 
-    /// Marks the content of a stream of this level.
-    pub(super) fn stream(&mut self, level: u8, root: ChunkId, group: Owner) -> Result<()> {
-        self.go_through(vec![Todo::List(level, root)], group)
+    /// Marks the content of a stream.
+    pub(super) fn stream(&mut self, stream: &Stream, group: Owner) -> Result<()> {
+        let (cx, mut walk) = (self.cx, Walk::begin(self.chunks));
+        walk.stream(cx, stream, &mut Marking { marks: self, group })
     }
 
     /// Marks one chunk.
     pub(super) fn chunk(&mut self, id: &ChunkId, group: Owner) {
         self.mark(id, group);
-    }
-
-    fn go_through(&mut self, mut ahead: Vec<Todo>, group: Owner) -> Result<()> {
-        while let Some(todo) = ahead.pop() {
-            match todo {
-                Todo::Data(id) | Todo::List(0, id) => {
-                    if id != HOLE {
-                        self.mark(&id, group);
-                    }
-                }
-                Todo::List(level, id) => {
-                    if id != HOLE && self.mark(&id, group) {
-                        let children = self.list(&id)?;
-                        ahead.extend(children.into_iter().map(|id| Todo::List(level - 1, id)));
-                    }
-                }
-                Todo::Tree(level, id) => {
-                    self.cx.check()?;
-                    if self.mark(&id, group) {
-                        match self.node(&id)? {
-                            Some(Node::Leaf(leaf)) => ahead.extend(content_of(&leaf)),
-                            Some(Node::Inner(inner)) if level > 0 => {
-                                let children = inner.children.into_iter();
-                                ahead.extend(children.map(|(_, id)| Todo::Tree(level - 1, id)));
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Calls `visit` with each leaf of a tree that was not seen before.
@@ -257,51 +245,11 @@ impl<'a> Marks<'a> {
         seen: &mut HashSet<ChunkId>,
         visit: &mut dyn FnMut(&mut Self, &Leaf) -> Result<()>,
     ) -> Result<()> {
-        let mut ahead = vec![(manifest.tree.level, manifest.tree.id)];
-        while let Some((level, id)) = ahead.pop() {
-            self.cx.check()?;
-            if !seen.insert(id) {
-                continue;
-            }
-            match self.node(&id)? {
-                Some(Node::Leaf(leaf)) => visit(self, &leaf)?,
-                Some(Node::Inner(inner)) if level > 0 => {
-                    ahead.extend(inner.children.into_iter().map(|(_, id)| (level - 1, id)));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn node(&mut self, id: &ChunkId) -> Result<Option<Node>> {
-        let plain = self.read(ChunkKind::Tree, id)?;
-        Ok(plain.and_then(|plain| Node::decode(&plain).ok()))
-    }
-
-    fn list(&mut self, id: &ChunkId) -> Result<Vec<ChunkId>> {
-        let plain = self.read(ChunkKind::List, id)?;
-        let node = plain.and_then(|plain| ListNode::decode(&plain).ok());
-        Ok(match node.map(|node| node.children) {
-            Some(Children::Cut(children) | Children::Marked(children)) => {
-                children.into_iter().map(|child| child.id).collect()
-            }
-            Some(Children::Even { ids, .. }) => ids,
-            None => Vec::new(),
+        let (cx, mut walk) = (self.cx, Walk::begin(self.chunks));
+        let mut seeing = Seeing { marks: self, seen };
+        walk.leaves(cx, &manifest.tree, &mut seeing, &mut |_, seeing, leaf| {
+            visit(seeing.marks, leaf)
         })
-    }
-
-    fn read(&mut self, kind: ChunkKind, id: &ChunkId) -> Result<Option<Vec<u8>>> {
-        let read = self.chunks.read(&mut self.scratch, kind, id);
-        self.scratch.touched.clear();
-        match read {
-            Ok(plain) => Ok(Some(plain)),
-            Err(Error::Missing { .. } | Error::Corrupt { .. }) => {
-                self.unreadable += 1;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Returns every record with who needs it.
@@ -382,22 +330,5 @@ fn marked(row: &Row, pack: u32) -> Marked {
         height: row.height,
         plain_bytes: row.plain_bytes,
         stored_bytes: row.stored_bytes,
-    }
-}
-
-/// Returns what the entries of a leaf need.
-fn content_of(leaf: &Leaf) -> Vec<Todo> {
-    let bundles = leaf.bundles.iter().map(|bundle| Todo::Data(bundle.id));
-    let streams = leaf.entries.iter().filter_map(stream_of);
-    bundles.chain(streams).collect()
-}
-
-fn stream_of(entry: &Entry) -> Option<Todo> {
-    match &entry.kind {
-        Kind::File {
-            content: Content::Stream(stream),
-            ..
-        } => Some(Todo::List(stream.level, stream.root)),
-        _ => None,
     }
 }

@@ -216,7 +216,7 @@ fn prepare<'r>(
     };
     let safety = safety::take(cx, repo, options, manifest, Some(replaced))?;
     if let Some(safety) = &safety {
-        safety::read_back(cx, &safety.chunks, &safety.manifest.tree, &only)?;
+        safety::read_back(cx, &safety.chunks, &safety.manifest, &only)?;
     }
     let staging = stage::stage(cx, chunks, manifest, options, &only, stage)?;
     stage::check_saved(safety.as_ref(), options, &staging)?;

@@ -10,9 +10,8 @@ use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::format::note::Replaced;
 use crate::format::pack::ChunkKind;
-use crate::format::tree::Content;
-use crate::format::tree::Kind;
-use crate::format::tree::TreeRoot;
+use crate::format::tree::Entry;
+use crate::id::ChunkId;
 use crate::id::SnapshotId;
 use crate::ops::backup;
 use crate::ops::backup::BackupOptions;
@@ -24,9 +23,8 @@ use crate::ops::snapshots::SAFETY_TAG;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
-use crate::repo::stream::Pieces;
-use crate::repo::tree::LeafAt;
-use crate::repo::tree::Leaves;
+use crate::repo::reach::Visitor;
+use crate::repo::reach::Walk;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -104,50 +102,40 @@ pub(super) fn take<'r>(
 pub(super) fn read_back(
     cx: &Context,
     chunks: &Chunks<'_>,
-    root: &TreeRoot,
+    manifest: &Manifest,
     only: &Only,
 ) -> Result<()> {
     cx.progress.event(Event::Phase("verify"));
-    let mut scratch = Scratch::default();
-    let mut leaves = Leaves::begin(chunks, root);
-    while let Some(LeafAt { leaf, .. }) = leaves.next(&mut scratch)? {
-        leaves.inner.clear();
-        let mut bundles: Vec<usize> = Vec::new();
-        for (entry, place) in leaf.entries.iter().zip(leaf.places()) {
-            cx.check()?;
-            if !only.wants(&entry.path, &entry.kind) {
-                continue;
-            }
-            match (&entry.kind, place) {
-                (_, Some(place)) if place.size_bytes > 0 => bundles.push(place.bundle),
-                (
-                    Kind::File {
-                        size_bytes,
-                        content: Content::Stream(stream),
-                    },
-                    _,
-                ) => {
-                    let mut pieces = Pieces::begin(chunks, stream, *size_bytes);
-                    while let Some(piece) = pieces.next(&mut scratch)? {
-                        pieces.nodes.clear();
-                        if piece.id != crate::format::list::HOLE {
-                            let plain = chunks.read(&mut scratch, ChunkKind::Data, &piece.id)?;
-                            inspect::recycle(&mut scratch, plain);
-                        }
-                        let bytes = piece.plain_bytes;
-                        cx.progress.event(Event::Done { files: 0, bytes });
-                        cx.check()?;
-                    }
-                }
-                _ => {}
-            }
+    let mut reading = Reading {
+        cx,
+        chunks,
+        only,
+        scratch: Scratch::default(),
+    };
+    Walk::begin(chunks).snapshot(cx, manifest, &mut reading)
+}
+
+/// Reads what a walk comes to. Nodes it has read itself.
+struct Reading<'r> {
+    cx: &'r Context,
+    chunks: &'r Chunks<'r>,
+    only: &'r Only,
+    scratch: Scratch,
+}
+
+impl Visitor for Reading<'_> {
+    fn visit(&mut self, kind: ChunkKind, id: &ChunkId) -> Result<bool> {
+        if kind == ChunkKind::Data {
+            let plain = self.chunks.read(&mut self.scratch, kind, id)?;
+            let bytes = plain.len() as u64;
+            inspect::recycle(&mut self.scratch, plain);
+            self.scratch.touched.clear();
+            self.cx.progress.event(Event::Done { files: 0, bytes });
         }
-        bundles.dedup();
-        for bundle in bundles {
-            let plain = chunks.read(&mut scratch, ChunkKind::Data, &leaf.bundles[bundle].id)?;
-            inspect::recycle(&mut scratch, plain);
-        }
-        scratch.touched.clear();
+        Ok(true)
     }
-    Ok(())
+
+    fn wants(&self, entry: &Entry) -> bool {
+        self.only.wants(&entry.path, &entry.kind)
+    }
 }

@@ -109,7 +109,7 @@ pub(super) fn count(
                     file.size_bytes = file.size_bytes.max(*size_bytes);
                     file.versions += u64::from(versions.insert((number, stream.root)));
                     file.kind = kind(stream.kind);
-                    marks.stream(stream.level, stream.root, Owner::One(number))?;
+                    marks.stream(stream, Owner::One(number))?;
                 }
                 Ok(())
             })?;
