@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compares what a history of hourly backups, thinned once a day, costs in statekeep and in its peers.
 
-usage: year.py [--days 60] [--every 10] [--kept-only] [--tools statekeep,borg,borg-page,bupstash]
+usage: year.py [--days 60] [--every 10] [--kept-only | --peers-kept-only] [--svg FILE] [--rows 8000]
+               [--tools statekeep,borg,borg-page,bupstash]
 
 Executables come from PATH or from STATEKEEP, BORG, BUPSTASH; a tool that is not there is left out, and
 said so. statekeep needs Debian's libfaketime, because nothing else dates its snapshots. Work goes to
-TMPDIR, best in memory. The history is that of tests/year.rs: two SQLite databases of 8,000 rows each, 4 MB
+TMPDIR, best in memory. The history is like that of tests/year.rs: two SQLite databases of 8,000 rows each, 4 MB
 or less, 16 rows changed an hour (`kv` updates at random, `ts` appends and expires). All tools get the same
 closed files, one after another change, and hold the same snapshots after each thinning: statekeep by its own
 `prune`, the others by removing what the policy drops, as worked out here (`borg prune` counts otherwise and
@@ -14,10 +15,13 @@ would keep more). A row is printed every so many days; bytes are those of all fi
   borg-page  zstd,3, chunks of one database page: what someone who knows SQLite would set
 With --kept-only nothing is ever thinned: only what the last thinning leaves is backed up. That is what a tool
 ends with for which removed snapshots leave nothing behind, and a year of it takes a minute.
+With --peers-kept-only statekeep lives through it all, and each peer gets for each row a new repository with only
+what is left on that day: as if it never left anything behind. It spares the peers' hours, and favours them.
+--svg draws the sizes of all rows.
 The newest and the oldest snapshot are restored for each row, and all their rows compared."""
 import argparse, concurrent.futures, datetime, hashlib, json, os, random, shutil, sqlite3, subprocess, tempfile, time
 
-ROWS, CHANGED = 8000, 16
+ROWS = 8000
 START = datetime.datetime(2027, 1, 1, tzinfo=datetime.timezone.utc)
 KEEP = {"hourly": (24, "%Y-%m-%d %H"), "daily": (14, "%Y-%m-%d"), "weekly": (8, "%G-%V"), "monthly": (12, "%Y-%m")}
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
@@ -67,8 +71,8 @@ class History:
 
     def step(self):
         update = "update kv set v=? where k=?"
-        self.write("kv", rows=[(update, (self.text(), self.random.randrange(ROWS))) for _ in range(CHANGED)])
-        samples = [self.sample() for _ in range(CHANGED)]
+        self.write("kv", rows=[(update, (self.text(), self.random.randrange(ROWS))) for _ in range(ROWS // 500)])
+        samples = [self.sample() for _ in range(ROWS // 500)]
         expired = [("delete from ts where id=?", (values[0] - ROWS,)) for _, values in samples]
         self.write("ts", rows=samples + expired)
 
@@ -209,15 +213,70 @@ def left(days):
     return hours
 
 
+class Past:
+    """Copies of what was backed up, for peers that get it later."""
+
+    def __init__(self, folder, app):
+        self.folder, self.app = folder, app
+        os.mkdir(folder)
+
+    def keep(self, hour):
+        shutil.copytree(self.app, f"{self.folder}/{hour}")
+
+    def drop(self, hour):
+        shutil.rmtree(f"{self.folder}/{hour}")
+
+    def replay(self, hours, tools):
+        """Backs up these hours into new repositories, then puts back what there is now."""
+        for tool in tools:
+            shutil.rmtree(tool.work)
+            os.mkdir(tool.work)
+            tool.names = {}
+            tool.init()
+        for hour in sorted(hours):
+            shutil.rmtree(self.app)
+            shutil.copytree(f"{self.folder}/{hour}", self.app)
+            for tool in tools:
+                tool.back_up(hour)
+
+
+def draw(path, days, sizes):
+    """Draws megabytes over days: one line for each tool, its name at the end of it."""
+    left, top, width, height = 46, 14, 560, 300
+    most = max(max(line) for line in sizes.values())
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if most / s <= 8)
+    x = lambda day: left + width * day / days[-1]
+    y = lambda mb: top + height * (1 - mb / most)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {top + height + 40}"'
+           ' font-family="sans-serif" font-size="12">',
+           f'<rect width="720" height="{top + height + 40}" fill="#fff"/>']
+    for mb in range(0, int(most) + 1, step):
+        out.append(f'<path d="M{left} {y(mb):.1f}h{width}" stroke="#ddd"/>'
+                   f'<text x="{left - 6}" y="{y(mb) + 4:.1f}" text-anchor="end">{mb}</text>')
+    for day in days:
+        if day % 60 == 0 or day == days[-1]:
+            out.append(f'<text x="{x(day):.1f}" y="{top + height + 18}" text-anchor="middle">{day}</text>')
+    out.append(f'<text x="{left + width / 2}" y="{top + height + 34}" text-anchor="middle">days of hourly backups,'
+               ' thinned every day; MB of all files of the repository</text>')
+    for (name, line), color in zip(sizes.items(), ("#0a6", "#c52", "#36c", "#777")):
+        points = " ".join(f"{x(day):.1f},{y(mb):.1f}" for day, mb in zip(days, line))
+        out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
+                   f'<text x="{left + width + 6}" y="{y(line[-1]) + 4:.1f}" fill="{color}">{name}</text>')
+    with open(path, "w") as file:
+        file.write("\n".join(out + ["</svg>", ""]))
+
+
 def row(day, tools, contents):
     oldest, newest, cells, sizes = min(contents), max(contents), [], {}
     for name, tool in tools.items():
         sizes[name], files = tool.figures()
         new, old = (tool.timed_restore(hour, contents[hour]) for hour in (newest, oldest))
         cells.append(f"{sizes[name]:.2f}, {files}, {new:.2f} / {old:.2f}")
+    shown = dict(sizes)
     own, peers = sizes.pop("statekeep", None), sizes.values()
     ratio = f"{own / min(peers):.2f}" if own and peers else "-"
     print(f"| {day} | {len(contents)} | {' | '.join(cells)} | {ratio} |", flush=True)
+    return shown
 
 
 def main():
@@ -225,8 +284,12 @@ def main():
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--every", type=int, default=10, help="days between rows")
     parser.add_argument("--kept-only", action="store_true", help="back up only what is left at the end")
+    parser.add_argument("--peers-kept-only", action="store_true", help="peers never held what is gone")
+    parser.add_argument("--svg", help="where to draw the sizes")
     parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each database, of which 0.2 %% change an hour")
     options = parser.parse_args()
+    globals()["ROWS"] = options.rows
     names = options.tools.split(",")
     if unknown := set(names) - set(TOOLS):
         parser.error(f"no such tool: {', '.join(sorted(unknown))}")
@@ -234,7 +297,10 @@ def main():
         parser.error("--days and --every start at 1")
     with tempfile.TemporaryDirectory() as work, concurrent.futures.ThreadPoolExecutor() as pool:
         app = f"{work}/app"
-        tools, history, contents = find(names, work, app), History(app), {}
+        tools, history, contents, drawn = find(names, work, app), History(app), {}, {}
+        late = [tool for name, tool in tools.items() if options.peers_kept_only and name != "statekeep"]
+        early = [tool for tool in tools.values() if tool not in late]
+        past = Past(f"{work}/past", app) if late else None
         heads = " | ".join(f"{name}: MB, files, s new / old" for name in tools)
         print(f"| day | snapshots | {heads} | of the smallest peer |\n|{'---|' * (len(tools) + 3)}", flush=True)
         wanted = left(options.days) if options.kept_only else range(options.days * 24)
@@ -244,18 +310,26 @@ def main():
             if hour not in wanted:
                 continue
             contents[hour] = content(app)
-            list(pool.map(lambda tool: tool.back_up(hour), tools.values()))
+            list(pool.map(lambda tool: tool.back_up(hour), early))
+            if past:
+                past.keep(hour)
             if options.kept_only or hour % 24 != 23:
                 continue
             gone = sorted(set(contents) - kept(contents))
-            list(pool.map(lambda tool: tool.thin(hour, gone), tools.values()))
-            for past in gone:
-                del contents[past]
-            for tool in tools.values():
-                tool.names = {past: name for past, name in tool.names.items() if past in contents}
+            list(pool.map(lambda tool: tool.thin(hour, gone), early))
+            for old in gone:
+                del contents[old]
+                if past:
+                    past.drop(old)
+            for tool in early:
+                tool.names = {old: name for old, name in tool.names.items() if old in contents}
             day = hour // 24 + 1
             if day == 1 or day % options.every == 0 or day == options.days:
-                row(day, tools, contents)
+                if past:
+                    past.replay(contents, late)
+                drawn[day] = row(day, tools, contents)
+                if options.svg:
+                    draw(options.svg, list(drawn), {name: [sizes[name] for sizes in drawn.values()] for name in tools})
         if options.kept_only:
             row(options.days, tools, contents)
 

@@ -400,33 +400,37 @@ fn permutations(ids: &[SnapshotId]) -> Vec<Vec<SnapshotId>> {
     all
 }
 
+/// A history of which only the first and the last snapshots are left, before anything is given
+/// back: the last ones stand on what only those in between had.
+fn history_with_a_gap(repo: &Repo, dir: &Path) -> Saved {
+    let (mut random, mut saved) = (Seeded::new(7), Saved::new());
+    let mut content = random.bytes(40_000);
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        content[..2000].copy_from_slice(&random.bytes(2000));
+        fs::write(dir.join("data"), &content).unwrap();
+        let id = support::backup(repo, dir).unwrap().snapshot.unwrap();
+        saved.insert(id, support::model_of(dir));
+        ids.push(id);
+    }
+    let between: BTreeSet<SnapshotId> = ids[1..10].iter().copied().collect();
+    prune::forget(&support::context(), repo, &between).unwrap();
+    saved
+}
+
 /// Every store call fails, before or after its effect, for good: what is kept restores, and the
 /// next prune comes to the same end.
-#[test]
-fn a_prune_that_fails_at_any_call_harms_nothing_and_the_next_one_finishes() {
-    let dir = TempDir::new().unwrap();
-    let store = Arc::new(MemoryStore::new());
-    let repo = support::create(store.clone(), true, None);
-    let saved = history(&repo, dir.path(), 4, 5);
-    let newest = snapshots::list(&support::context(), &repo)
-        .unwrap()
-        .1
-        .pop()
-        .unwrap()
-        .id;
-    let counted = Arc::new(FaultyStore::new(copy_of(&*store)));
+fn fail_at_any_call(store: &MemoryStore, saved: &Saved, last: u32) -> PruneReport {
+    let counted = Arc::new(FaultyStore::new(copy_of(store)));
     let counting = support::open(counted.clone(), None).unwrap();
     let before = counted.total_calls();
-    let report = run(&counting, 1, ZEALOUS).unwrap();
+    let report = run(&counting, last, ZEALOUS).unwrap();
     let calls = counted.total_calls() - before;
-    assert!(
-        report.written_packs > 0 && report.deleted_packs > 1,
-        "{report:?}"
-    );
+    let stays = there(&counting);
 
     for after_calls in 0..calls {
         for when in [When::Before, When::After] {
-            let inner = copy_of(&*store);
+            let inner = copy_of(store);
             let faulty = Arc::new(FaultyStore::new(inner.clone()));
             let repo = support::open(faulty.clone(), None).unwrap();
             let repeat = Repeat::Sticky;
@@ -436,23 +440,49 @@ fn a_prune_that_fails_at_any_call_harms_nothing_and_the_next_one_finishes() {
                 when,
                 repeat,
             });
-            let _ = run(&repo, 1, ZEALOUS);
+            let _ = run(&repo, last, ZEALOUS);
 
             let what = format!("{when:?} at {after_calls}");
             let repo = support::open(inner.clone(), None).unwrap();
-            assert!(there(&repo).contains(&newest), "{what}");
-            assert_whole(&repo, &saved, &what);
-            run(&repo, 1, ZEALOUS).unwrap();
-            assert_eq!(there(&repo), BTreeSet::from([newest]), "{what}");
-            assert_whole(&repo, &saved, &what);
+            assert!(there(&repo).is_superset(&stays), "{what}");
+            assert_whole(&repo, saved, &what);
+            run(&repo, last, ZEALOUS).unwrap();
+            assert_eq!(there(&repo), stays, "{what}");
+            assert_whole(&repo, saved, &what);
         }
     }
+    report
+}
+
+#[test]
+fn a_prune_that_fails_at_any_call_harms_nothing_and_the_next_one_finishes() {
+    let dir = TempDir::new().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let repo = support::create(store.clone(), true, None);
+    let saved = history(&repo, dir.path(), 4, 5);
+
+    let report = fail_at_any_call(&store, &saved, 1);
+
+    assert!(
+        report.written_packs > 0 && report.deleted_packs > 1,
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_thinning_that_fails_at_any_call_harms_nothing_and_the_next_one_finishes() {
+    let dir = TempDir::new().unwrap();
+    let store = Arc::new(MemoryStore::new());
+    let repo = support::create(store.clone(), true, None);
+    let saved = history_with_a_gap(&repo, dir.path());
+
+    let report = fail_at_any_call(&store, &saved, 0);
+
+    assert!(report.reencoded > 0, "{report:?}");
 }
 
 /// The same with a process that is killed at every operation of the disk, then power loss.
-#[test]
-fn a_prune_killed_at_any_write_with_power_loss_harms_nothing() {
-    let dir = TempDir::new().unwrap();
+fn kill_at_any_write(past: impl Fn(&Repo) -> Saved, last: u32) -> PruneReport {
     let root = Path::new("/repo");
     let disk = SimulatedDisk::new();
     let open = |disk: &SimulatedDisk| -> Repo {
@@ -461,25 +491,43 @@ fn a_prune_killed_at_any_write_with_power_loss_harms_nothing() {
     };
     let store = DirStore::create(Arc::new(disk.clone()), root).unwrap();
     let repo = support::create(Arc::new(store), true, None);
-    let saved = history(&repo, dir.path(), 3, 6);
+    let saved = past(&repo);
     let disk = disk.crash(Loss::Nothing);
     let counter = disk.fork();
-    run(&open(&counter), 1, ZEALOUS).unwrap();
+    let report = run(&open(&counter), last, ZEALOUS).unwrap();
+    let stays = there(&open(&counter));
 
     for at in 0..=counter.mutations() {
         let killed = disk.fork();
         let process = killed.process();
         process.fail_at(at, Fault::Kill);
-        let _ = run(&open(&process), 1, ZEALOUS);
+        let _ = run(&open(&process), last, ZEALOUS);
         for loss in [Loss::Everything, Loss::Nothing, Loss::Random(at)] {
             let after = open(&killed.crash(loss));
             let what = format!("{loss:?} at {at}");
             assert_whole(&after, &saved, &what);
-            run(&after, 1, ZEALOUS).unwrap();
-            assert_eq!(there(&after).len(), 1, "{what}");
+            run(&after, last, ZEALOUS).unwrap();
+            assert_eq!(there(&after), stays, "{what}");
             assert_whole(&after, &saved, &what);
         }
     }
+    report
+}
+
+#[test]
+fn a_prune_killed_at_any_write_with_power_loss_harms_nothing() {
+    let dir = TempDir::new().unwrap();
+
+    kill_at_any_write(|repo| history(repo, dir.path(), 3, 6), 1);
+}
+
+#[test]
+fn a_thinning_killed_at_any_write_with_power_loss_harms_nothing() {
+    let dir = TempDir::new().unwrap();
+
+    let report = kill_at_any_write(|repo| history_with_a_gap(repo, dir.path()), 0);
+
+    assert!(report.reencoded > 0, "{report:?}");
 }
 
 /// Threads with repositories of their own, as processes have: backups and prunes in a directory.

@@ -1,7 +1,8 @@
 //! A year of hourly backups, thinned every day: what it costs and what restoring from it costs.
 //!
 //! `TMPDIR=/dev/shm cargo test --test main year:: -- --ignored --nocapture` takes minutes and prints
-//! the table of `docs/decisions/0052-a-thinned-year.md`. `STATEKEEP_YEAR_HOURS` makes it shorter,
+//! the table of `docs/decisions/0053-thinning-by-trees.md`. `STATEKEEP_YEAR_HOURS` makes it shorter,
+//! `STATEKEEP_YEAR_ROWS` smaller (each group of pages changes as often), and
 //! `STATEKEEP_YEAR_LAZY=1` shows what it would be without rewriting.
 //! Time is simulated, the data is not: two SQLite databases of which 0.2 % of the rows change an hour.
 
@@ -26,6 +27,8 @@ use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::reach::Reach;
 use statekeep::store::DirStore;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,15 +36,15 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 const HOUR_NS: i64 = 3600 * 1_000_000_000;
-/// Of each database.
+/// Rows of each database, unless told.
 const ROWS: u64 = 8_000;
-const CHANGED_ROWS: u64 = ROWS / 500;
 
 struct Year {
     place: TempDir,
     repo: Repo,
     random: Seeded,
     start: Timestamp,
+    rows: u64,
     next_row: u64,
     limits: Limits,
 }
@@ -53,12 +56,14 @@ impl Year {
         let cache = place.path().join("cache");
         let repo = support::create(Arc::new(store), false, Some(&cache));
         std::fs::create_dir(place.path().join("app")).unwrap();
+        let rows = std::env::var("STATEKEEP_YEAR_ROWS").map_or(ROWS, |rows| rows.parse().unwrap());
         let mut year = Year {
+            rows,
             place,
             repo,
             random: Seeded::new(1),
             start: Timestamp(Context::new().clock.now().0 + 24 * HOUR_NS),
-            next_row: ROWS,
+            next_row: rows,
             limits: match std::env::var_os("STATEKEEP_YEAR_LAZY") {
                 None => Limits::default(),
                 Some(_) => Limits {
@@ -76,7 +81,7 @@ impl Year {
              create index ts_device on ts(device, at); begin",
         )
         .unwrap();
-        for row in 0..ROWS {
+        for row in 0..rows {
             let text = year.text();
             kv.execute("insert into kv values(?,?,0)", (row as i64, text))
                 .unwrap();
@@ -115,13 +120,13 @@ impl Year {
     fn change(&mut self, kv: &Connection, ts: &Connection) {
         kv.execute_batch("begin").unwrap();
         ts.execute_batch("begin").unwrap();
-        for _ in 0..CHANGED_ROWS {
-            let (row, text) = (self.random.below(ROWS) as i64, self.text());
+        for _ in 0..self.rows / 500 {
+            let (row, text) = (self.random.below(self.rows) as i64, self.text());
             kv.execute("update kv set v=? where k=?", (text, row))
                 .unwrap();
             let next = self.next_row;
             self.add_sample(ts, next);
-            let first = (next - ROWS) as i64;
+            let first = (next - self.rows) as i64;
             ts.execute("delete from ts where id=?", [first]).unwrap();
             self.next_row += 1;
         }
@@ -192,6 +197,41 @@ impl Year {
         (deepest, sum as f64 / f64::from(count))
     }
 
+    /// Returns what the bytes of all packs are, in MB: named whole and delta, mere bases whole and
+    /// delta, records nobody needs.
+    fn bytes(&self, snapshots: &[Snapshot], cx: &Context) -> [f64; 5] {
+        let state = self.repo.read_state(cx).unwrap();
+        let chunks = Chunks::open(&self.repo, &state.packs).unwrap();
+        let (mut named, mut needed) = (BTreeSet::new(), BTreeMap::new());
+        let mut reach = Reach::begin(&chunks);
+        for snapshot in snapshots {
+            let mut visit = |_, id: &_| {
+                let record = chunks.find(id)[0];
+                named.insert((record.pack, record.offset));
+                for record in chunks.chain(&record)? {
+                    needed.insert((record.pack, record.offset), record);
+                }
+                Ok(())
+            };
+            reach.visit(cx, &snapshot.manifest, &mut visit).unwrap();
+        }
+        let mut sums = [0.0; 5];
+        for (place, record) in &needed {
+            let is_delta = record.bases.first().is_some();
+            let kind = usize::from(is_delta) + if named.contains(place) { 0 } else { 2 };
+            sums[kind] += f64::from(record.stored_bytes) / 1e6;
+        }
+        for pack in state.packs.keys() {
+            let rows = chunks.table(pack).unwrap();
+            let found = statekeep::repo::chunks::records(*pack, &rows);
+            let unneeded = found
+                .iter()
+                .filter(|r| !needed.contains_key(&(r.pack, r.offset)));
+            sums[4] += unneeded.map(|r| f64::from(r.stored_bytes)).sum::<f64>() / 1e6;
+        }
+        sums
+    }
+
     fn report(&self, hour: i64, pruned: (f64, u64)) {
         let cx = self.context(hour);
         let (state, all) = snapshots::list(&cx, &self.repo).unwrap();
@@ -209,11 +249,13 @@ impl Year {
             self.depth(&newest.manifest, &cx),
             self.depth(&oldest.manifest, &cx),
         );
+        let bytes = self.bytes(&all, &cx).map(|mb| format!("{mb:.2}"));
         eprintln!(
-            "| {} | {} | {:.2} | {} | {} | {new_ms:.0} / {old_ms:.0} | {} ({:.1}) / {} ({:.1}) | {:.2} s, {:.2} |",
+            "| {} | {} | {:.2} | {} | {} | {} | {new_ms:.0} / {old_ms:.0} | {} ({:.1}) / {} ({:.1}) | {:.2} s, {:.2} |",
             hour / 24,
             all.len(),
             stored as f64 / 1e6,
+            bytes.join(" "),
             state.packs.len(),
             state.position,
             new_depth.0,
@@ -234,8 +276,8 @@ fn a_thinned_year_stays_flat() {
     let mut year = Year::new();
     let (kv, ts) = (year.open("kv.db"), year.open("ts.db"));
     eprintln!(
-        "| day | snapshots | MB | packs | slots | restore new / old, ms | deepest (mean) new / old \
-         | last prune, MB written |\n|---|---|---|---|---|---|---|---|"
+        "| day | snapshots | MB | whole, delta, mere bases whole, delta, unused | packs | slots | restore new / old, ms | deepest (mean) new / old \
+         | last prune, MB written |\n|---|---|---|---|---|---|---|---|---|"
     );
     for hour in 0..hours {
         if hour > 0 {

@@ -22,6 +22,9 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// Where what is not set below comes from: two hash tables, for long and for short matches. Level 1
 /// has only one, and stores a tenth more of a time series (`docs/decisions/0017-delta-policy.md`).
 const DELTA_LEVEL: i32 = 3;
+/// For what is written once and kept for months. Level 11 saves as much again, at a third of the
+/// speed (`docs/decisions/0053-thinning-by-trees.md`).
+const THOROUGH_LEVEL: i32 = 9;
 
 /// The bytes are not a frame that decodes to the length expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,11 +41,20 @@ pub struct Encoder {
 impl Encoder {
     /// Returns an encoder; `level` is for chunks without bases.
     pub fn new(level: i32) -> Encoder {
+        Encoder::with_levels(level, DELTA_LEVEL)
+    }
+
+    /// Returns an encoder that takes five times as long to store a tenth less.
+    pub fn thorough() -> Encoder {
+        Encoder::with_levels(THOROUGH_LEVEL, THOROUGH_LEVEL)
+    }
+
+    fn with_levels(level: i32, delta_level: i32) -> Encoder {
         let mut whole = CCtx::create();
         set(&mut whole, CParameter::CompressionLevel(level));
         set(&mut whole, CParameter::ContentSizeFlag(false));
         let mut delta = CCtx::create();
-        set(&mut delta, CParameter::CompressionLevel(DELTA_LEVEL));
+        set(&mut delta, CParameter::CompressionLevel(delta_level));
         set(&mut delta, CParameter::ContentSizeFlag(false));
         Encoder {
             whole,

@@ -11,6 +11,8 @@
 
 mod rewrite;
 
+pub use rewrite::PlannedBase;
+
 use crate::codec::zstd::Encoder;
 use crate::context::Context;
 use crate::error::Error;
@@ -107,9 +109,21 @@ pub struct WriterScratch {
 
 impl Default for WriterScratch {
     fn default() -> WriterScratch {
+        WriterScratch::with(Encoder::new(WHOLE_LEVEL))
+    }
+}
+
+impl WriterScratch {
+    /// Returns one that takes the time to make records small: for what is stored once more and
+    /// stays for months.
+    pub fn thorough() -> WriterScratch {
+        WriterScratch::with(Encoder::thorough())
+    }
+
+    fn with(encoder: Encoder) -> WriterScratch {
         WriterScratch {
             read: Scratch::default(),
-            encoder: Encoder::new(WHOLE_LEVEL),
+            encoder,
             encoded: Vec::new(),
             verified: Vec::new(),
             decoder: crate::codec::zstd::Decoder::new(),
@@ -189,7 +203,11 @@ impl<'c, 'r> Writer<'c, 'r> {
             bases: Vec::new(),
         };
         let base = predecessor.and_then(|predecessor| self.base(scratch, kind, predecessor));
-        encode(scratch, plain, base.as_ref(), &mut row);
+        let saving = match kind {
+            ChunkKind::Data => Saving::Quarter,
+            ChunkKind::List | ChunkKind::Tree => Saving::Little,
+        };
+        encode(scratch, plain, base.as_ref(), saving, &mut row);
         self.verify(scratch, plain, base.as_ref(), &row)?;
         if let Some(base) = base {
             scratch.read.recycle(base.plain);
@@ -354,8 +372,23 @@ fn choose_base(chain: &[Record]) -> Option<(Record, bool)> {
     }
 }
 
+/// What a delta has to save to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saving {
+    /// The base may go out of use, and would stay for this record alone.
+    Quarter,
+    /// The base stays anyway, or there is little of it.
+    Little,
+}
+
 /// Leaves the best encoding in `scratch.encoded` and completes the row.
-fn encode(scratch: &mut WriterScratch, plain: &[u8], base: Option<&Base>, row: &mut Row) {
+fn encode(
+    scratch: &mut WriterScratch,
+    plain: &[u8],
+    base: Option<&Base>,
+    saving: Saving,
+    row: &mut Row,
+) {
     let WriterScratch {
         encoder, encoded, ..
     } = scratch;
@@ -367,9 +400,9 @@ fn encode(scratch: &mut WriterScratch, plain: &[u8], base: Option<&Base>, row: &
     // A delta that saves little is not worth leaning on something.
     if base.is_none() || encoded.len() > plain.len() / 8 {
         let whole = encoder.whole(plain);
-        let delta_bytes_max = match row.encoding.kind {
-            ChunkKind::Data => whole.len() / 4 * 3,
-            ChunkKind::List | ChunkKind::Tree => whole.len() / 32 * 31,
+        let delta_bytes_max = match saving {
+            Saving::Quarter => whole.len() / 4 * 3,
+            Saving::Little => whole.len() / 32 * 31,
         };
         if base.is_none() || encoded.len() > delta_bytes_max {
             encoded.clear();

@@ -1,20 +1,23 @@
 //! Decides which packs are dropped and which are worth rewriting. Pure.
 
 use crate::error::Result;
-use crate::ops::prune::records::Entry;
 use crate::ops::prune::records::Records;
+use crate::ops::prune::thin;
+use crate::ops::prune::thin::Reencode;
 use std::collections::BTreeSet;
 
 /// A pack below this is tiny: small backups leave one each.
 const TINY_BYTES: u64 = 4 << 20;
 /// So many tiny packs may lie about before they are merged.
 const TINY_MAX: usize = 32;
+/// Storing against other bases has to give back this part of what may be unused.
+const THIN_SHARE: u64 = 8;
 
 /// How far rewriting may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// What nobody needs may take so many thousandths of what is needed; and so may, apart from
-    /// that, what could be given back of what is needed only as a base.
+    /// What nobody needs may take so many thousandths of what is needed; and an eighth of that,
+    /// what could be given back of what is needed only as a base.
     pub unused_permille: u64,
     /// Rewrites no more than about so many bytes at a time.
     pub repack_bytes_max: u64,
@@ -36,8 +39,8 @@ pub(super) struct Work {
     pub(super) drop: BTreeSet<u32>,
     /// Packs of which everything kept is stored again elsewhere, then they are dropped.
     pub(super) rewrite: BTreeSet<u32>,
-    /// Entries that are stored against another base, the lowest first.
-    pub(super) reencode: Vec<usize>,
+    /// Entries that are stored against another base, each after what it will lean on.
+    pub(super) reencode: Vec<Reencode>,
     /// Packs of an earlier attempt that no entry names yet and that hold something kept.
     pub(super) add: BTreeSet<u32>,
 }
@@ -96,45 +99,27 @@ fn uses(records: &Records) -> Vec<Use> {
     uses
 }
 
-/// Where much is kept only as a base, what leans on it is stored against its nearest ancestor that
-/// a snapshot names, or whole; but only if that should give back more than the limit allows to be
-/// unneeded. A month of small deltas can well be less than what would replace them.
+/// Stores against other bases what leans on mere bases, where that gives back enough: a tree at a
+/// time, the best first, as long as the budget lasts.
 fn thin(records: &mut Records, limits: &Limits, budget: &mut u64, work: &mut Work) -> Result<()> {
     let kept_bytes = records.copied_bytes();
-    let allowed = share(kept_bytes, limits);
-    let is_base = |entry: &&Entry| entry.is_delta_base();
-    let bases = records.entries().iter().filter(is_base);
-    // A whole record that is only a base would be replaced by another one: it does not count.
-    if bases
-        .map(|entry| u64::from(entry.stored_bytes))
-        .sum::<u64>()
-        <= allowed
-    {
-        return Ok(());
-    }
     let (mut left, mut cost_bytes) = (*budget, 0);
-    for at in records.leaning() {
-        let path = records.path(at);
-        if !path.is_worth_leaving() {
+    for choice in thin::choices(records) {
+        let Some(now_left) = left.checked_sub(choice.cost_bytes) else {
             continue;
-        }
-        let own_bytes = u64::from(records.entries()[at].stored_bytes);
-        // A delta over many steps is about as long as the deltas of all of them.
-        let cost = match path.ancestor {
-            Some(_) => path.delta_bytes + own_bytes,
-            None => path.whole_bytes,
-        };
-        let Some(now_left) = left.checked_sub(cost) else {
-            break;
         };
         left = now_left;
-        cost_bytes += cost;
-        work.reencode.push(at);
+        cost_bytes += choice.cost_bytes;
+        work.reencode.extend(choice.records);
     }
-    work.reencode.iter().for_each(|&at| records.reencode(at));
+    let moved = work.reencode.iter().map(|moved| moved.at);
+    moved.for_each(|at| records.reencode(at));
     records.choose();
-    if records.copied_bytes() + cost_bytes + allowed < kept_bytes {
+    // A little is left for the next time: each time costs a pack.
+    let wanted_bytes = share(kept_bytes, limits) / THIN_SHARE;
+    if records.copied_bytes() + cost_bytes + wanted_bytes < kept_bytes {
         *budget = left;
+        records.prove_moves(&work.reencode)?;
         return records.prove();
     }
     work.reencode.clear();

@@ -18,6 +18,7 @@ mod records;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 pub use apply::PruneReport;
 pub use apply::apply;

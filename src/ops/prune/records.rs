@@ -18,9 +18,11 @@ use crate::format::note::Lost;
 use crate::format::pack;
 use crate::id::ChunkId;
 use crate::id::PackId;
+use crate::ops::prune::thin::Reencode;
 use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Every base, theirs too, has a record below that can be decoded.
@@ -73,11 +75,6 @@ impl Entry {
         self.is(KEPT)
     }
 
-    /// Returns whether it is kept only as a base, and stands on others itself.
-    pub(super) fn is_delta_base(&self) -> bool {
-        self.is(KEPT) && !self.is(NAMED) && self.base_count > 0
-    }
-
     /// Returns whether it is kept for a snapshot, not only as a base.
     pub(super) fn is_named(&self) -> bool {
         self.is(KEPT) && self.is(NAMED)
@@ -96,28 +93,6 @@ pub(super) struct Pack {
     pub(super) is_unreadable: bool,
     /// How much of it snapshots reach, in thousandths.
     rank: u16,
-}
-
-/// What a record stands on that no snapshot names.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Path<'a> {
-    /// The nearest record below that one names.
-    pub(super) ancestor: Option<&'a Entry>,
-    /// Bytes of the deltas in between.
-    pub(super) delta_bytes: u64,
-    /// Bytes of the record at the end, if there is no ancestor.
-    pub(super) whole_bytes: u64,
-}
-
-impl Path<'_> {
-    /// Returns whether storing again what stands on it pays. Another whole record in the place of
-    /// one saves nothing but the deltas between, so there have to be many of them.
-    pub(super) fn is_worth_leaving(&self) -> bool {
-        match self.ancestor {
-            Some(_) => true,
-            None => self.delta_bytes >= self.whole_bytes / 4 && self.delta_bytes > 0,
-        }
-    }
 }
 
 /// All records of a repository.
@@ -365,23 +340,6 @@ impl Records {
         Ok(())
     }
 
-    /// Returns the kept records that lean on one kept only as a base, the lowest first.
-    pub(super) fn leaning(&self) -> Vec<usize> {
-        let leans = |at: &usize| {
-            if self.entries[*at].height == u8::MAX {
-                return false;
-            }
-            let is_unnamed = |e: &Entry| e.is(KEPT) && !e.is(NAMED);
-            self.entries[*at].is_named()
-                && self
-                    .bases(*at)
-                    .any(|base| self.entries[self.with_start(base)].iter().any(is_unnamed))
-        };
-        let mut leaning: Vec<usize> = (0..self.entries.len()).filter(leans).collect();
-        leaning.sort_by_key(|&at| (self.entries[at].height, at));
-        leaning
-    }
-
     /// Says that a record is to be stored again against another base.
     pub(super) fn reencode(&mut self, at: usize) {
         self.entries[at].flags |= REENCODE;
@@ -398,27 +356,40 @@ impl Records {
         copied.map(|entry| u64::from(entry.stored_bytes)).sum()
     }
 
-    /// Returns what a record stands on along first bases, down to one that a snapshot names.
-    pub(super) fn path(&self, at: usize) -> Path<'_> {
-        let mut path = Path::default();
-        let mut entry = &self.entries[at];
-        while entry.base_count > 0 {
-            let candidates = self.entries[self.with_start(entry.base)].iter();
-            let below = candidates.filter(|e| e.is(WHOLE) && e.height < entry.height);
-            let Some(base) = below.min_by_key(|e| (!e.is(KEPT), e.height)) else {
-                break;
-            };
-            entry = base;
-            if entry.is_named() {
-                path.ancestor = Some(entry);
-                break;
-            }
-            match entry.base_count {
-                0 => path.whole_bytes = u64::from(entry.stored_bytes),
-                _ => path.delta_bytes += u64::from(entry.stored_bytes),
-            }
+    /// Returns the record that a kept one stands on, along first bases.
+    pub(super) fn kept_base(&self, at: usize) -> Option<usize> {
+        let entry = &self.entries[at];
+        if entry.base_count == 0 {
+            return None;
         }
-        path
+        let is_base =
+            |at: &usize| self.entries[*at].is(KEPT) && self.entries[*at].height < entry.height;
+        let below = self.with_start(entry.base).filter(is_base);
+        below.min_by_key(|at| self.entries[*at].height)
+    }
+
+    /// Fails unless each of these leans on something that is kept, below it, and not above what
+    /// was planned; and unless it comes to stand lower than it does.
+    pub(super) fn prove_moves(&self, moves: &[Reencode]) -> Result<()> {
+        let mut planned: HashMap<usize, u8> = HashMap::new();
+        for moved in moves {
+            let Some((base, base_height)) = moved.base else {
+                planned.insert(moved.at, 0);
+                continue;
+            };
+            let base_entry = &self.entries[base];
+            let stands_at = planned.get(&base).copied().unwrap_or(base_entry.height);
+            if !base_entry.is_named() || stands_at > base_height {
+                return Err(broken(
+                    "the new base of a record is not kept where it should be",
+                ));
+            }
+            if base_height + 1 >= self.entries[moved.at].height {
+                return Err(broken("a record would not come to stand lower"));
+            }
+            planned.insert(moved.at, base_height + 1);
+        }
+        Ok(())
     }
 
     /// Returns all records.

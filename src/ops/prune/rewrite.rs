@@ -20,6 +20,7 @@ use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
 use crate::repo::log::State;
 use crate::repo::writer::FinishedPack;
+use crate::repo::writer::PlannedBase;
 use crate::repo::writer::Trust;
 use crate::repo::writer::Writer;
 use crate::repo::writer::WriterScratch;
@@ -99,22 +100,30 @@ impl Job<'_> {
             files: (packs.len() + work.reencode.len()) as u64,
             bytes: 0,
         });
-        for_each(self.cx, &packs, |at, scratch: &mut WriterScratch| {
-            self.copy_pack(*at, &mut scratch.read)?;
-            self.cx.progress.event(Event::Done { files: 1, bytes: 0 });
-            Ok(())
-        })?;
+        for_each(
+            self.cx,
+            &packs,
+            || (),
+            |at, ()| {
+                self.copy_pack(*at)?;
+                self.cx.progress.event(Event::Done { files: 1, bytes: 0 });
+                Ok(())
+            },
+        )?;
         for_each(
             self.cx,
             &work.reencode,
-            |at, scratch: &mut WriterScratch| {
-                let record = self.record(&records.entries()[*at])?;
-                let base = records.path(*at).ancestor.map(|entry| self.record(entry));
-                let base = base.transpose()?;
+            WriterScratch::thorough,
+            |moved, scratch| {
+                let record = self.record(&records.entries()[moved.at])?;
+                let base = moved.base.map(|(at, height)| -> Result<_> {
+                    let record = self.record(&records.entries()[at])?;
+                    Ok(PlannedBase { record, height })
+                });
                 let kind = chunks::encoding(&record)?.kind;
-                let stored = self
-                    .writer
-                    .store_against(scratch, kind, &record, base.as_ref());
+                let stored =
+                    self.writer
+                        .store_against(scratch, kind, &record, base.transpose()?.as_ref());
                 self.cx.progress.event(Event::Done { files: 1, bytes: 0 });
                 stored
             },
@@ -126,7 +135,7 @@ impl Job<'_> {
         })
     }
 
-    fn copy_pack(&self, at: u32, scratch: &mut Scratch) -> Result<()> {
+    fn copy_pack(&self, at: u32) -> Result<()> {
         let id = self.plan.records.packs[at as usize].id;
         let rows = self.chunks.table(&id)?;
         let found = chunks::records(id, &rows);
@@ -141,7 +150,6 @@ impl Job<'_> {
             self.writer.copy(row, &stored)?;
             self.copied.fetch_add(1, Ordering::Relaxed);
         }
-        scratch.touched.clear();
         Ok(())
     }
 
@@ -174,7 +182,7 @@ fn verify(
         files: records.len() as u64,
         bytes: 0,
     });
-    for_each(cx, &records, |record, scratch: &mut Scratch| {
+    for_each(cx, &records, Scratch::default, |record, scratch| {
         let kind = chunks::encoding(record)?.kind;
         let plain = chunks.read_record(scratch, kind, record)?;
         scratch.recycle(plain);
@@ -185,9 +193,10 @@ fn verify(
 }
 
 /// Does something to every item on all cores. The first error ends it.
-fn for_each<T: Sync, S: Default>(
+fn for_each<T: Sync, S>(
     cx: &Context,
     items: &[T],
+    scratch: impl Fn() -> S + Sync,
     work: impl Fn(&T, &mut S) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
@@ -195,7 +204,7 @@ fn for_each<T: Sync, S: Default>(
     thread::scope(|scope| {
         for _ in 0..thread_count().min(items.len()) {
             scope.spawn(|| {
-                let mut scratch = S::default();
+                let mut scratch = scratch();
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(error) = cx.check().and_then(|()| work(item, &mut scratch)) {
                         next.store(items.len(), Ordering::Relaxed);

@@ -8,6 +8,7 @@ use crate::format::pack::Codec;
 use crate::format::pack::Encoding;
 use crate::format::pack::Row;
 use crate::id::ChunkId;
+use proptest::prelude::*;
 
 fn id(number: u32) -> ChunkId {
     ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
@@ -194,4 +195,84 @@ fn ten_million_records_are_marked_within_a_gibibyte() {
     assert_eq!(records.entries().len(), (PACKS * ROWS) as usize);
     assert!(!work.rewrite.is_empty());
     eprintln!("read {read:?}, all {:?}", began.elapsed());
+}
+
+/// A record as the property below makes it: what it stands on, its bytes, and whether a snapshot
+/// names its chunk.
+type Version = (Option<usize>, u32, bool);
+
+fn versions() -> impl Strategy<Value = Vec<Version>> {
+    let version = (
+        any::<proptest::sample::Index>(),
+        0..8_u8,
+        1..3000_u32,
+        any::<bool>(),
+    );
+    proptest::collection::vec(version, 2..60).prop_map(|drawn| {
+        let each = drawn
+            .iter()
+            .enumerate()
+            .map(|(at, (base, kind, bytes, named))| {
+                // Mostly the one before, as a history is; sometimes any, or none.
+                let base = match (at, kind) {
+                    (0, _) | (_, 0) => None,
+                    (_, 1 | 2) => Some(base.index(at)),
+                    _ => Some(at - 1),
+                };
+                let bytes = if base.is_none() { bytes * 10 } else { *bytes };
+                (base, bytes, *named && at % 3 == 0)
+            });
+        each.collect()
+    })
+}
+
+proptest! {
+    /// Thinned again and again, with the old records there or not, nothing that is named is cut
+    /// off, every moved record is the one that counts from then on, and it comes to an end.
+    #[test]
+    fn thinning_cuts_nothing_off_and_ends(versions in versions(), old_stay: bool) {
+        let mut rows: Vec<Row> = Vec::new();
+        for (at, (base, bytes, _)) in versions.iter().enumerate() {
+            let height = base.map_or(0, |base: usize| rows[base].height + 1);
+            rows.push(row(at as u32, height, *bytes, base.map(|base| base as u32)));
+        }
+        let named: Vec<u32> = (0..).zip(&versions).filter(|(_, v)| v.2).map(|(at, _)| at).collect();
+        let number: BTreeMap<[u8; 8], u32> =
+            (0..rows.len() as u32).map(|at| (id(at).0[..8].try_into().unwrap(), at)).collect();
+        let limits = Limits { unused_permille: 0, repack_bytes_max: u64::MAX };
+        let mut rounds = 0;
+        loop {
+            let packs: Vec<&[Row]> = rows.chunks(7).collect();
+            let mut records = records(&packs);
+            prop_assert!(choose(&mut records, &named).is_ok());
+            let kept_bytes = records.copied_bytes();
+            let moves = work(&mut records, &limits).unwrap().reencode;
+            prop_assert!(records.copied_bytes() <= kept_bytes);
+            if moves.is_empty() {
+                break;
+            }
+            rounds += 1;
+            prop_assert!(rounds < 200, "it does not end");
+            let entries = records.entries();
+            let moved: Vec<Row> = moves.iter().map(|moved| {
+                let of = |at: usize| number[&entries[at].start()];
+                let (base, height) = match moved.base {
+                    None => (None, 0),
+                    Some((base, height)) => (Some(of(base)), height + 1),
+                };
+                assert!(height < entries[moved.at].height);
+                row(of(moved.at), height, 10, base)
+            }).collect();
+            if !old_stay {
+                let is_copied = |row: &Row| entries.iter().any(|entry| {
+                    entry.start() == row.id.0[..8] && entry.height == row.height && entry.is_copied()
+                });
+                rows.retain(is_copied);
+            }
+            for new in moved {
+                rows.retain(|row| row.id != new.id || row.height != new.height);
+                rows.push(new);
+            }
+        }
+    }
 }

@@ -10,9 +10,18 @@ use crate::id::ChunkId;
 use crate::repo::chunks;
 use crate::repo::index::Record;
 use crate::repo::writer::Base;
+use crate::repo::writer::Saving;
 use crate::repo::writer::Writer;
 use crate::repo::writer::WriterScratch;
 use crate::repo::writer::encode;
+
+/// What a record that is stored once more is to lean on.
+pub struct PlannedBase {
+    /// A record of the base as it is now.
+    pub record: Record,
+    /// The height the base will have at most. Whoever says so sees to it that it has.
+    pub height: u8,
+}
 
 impl Writer<'_, '_> {
     /// Copies a record as it is: same height, same bases, same bytes. Whoever drops the original
@@ -27,23 +36,30 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Stores a chunk once more, against this base if that pays and whole otherwise. The height of
-    /// the base must be below that of the record it replaces, so that no height rises (I13).
+    /// Stores a chunk once more, against this base if that pays and whole otherwise. It comes to
+    /// stand lower than the record it replaces, so that nothing that leans on it is cut off (I13).
     pub fn store_against(
         &self,
         scratch: &mut WriterScratch,
         kind: ChunkKind,
         record: &Record,
-        base: Option<&Record>,
+        base: Option<&PlannedBase>,
     ) -> Result<()> {
         let plain = self.chunks.read_record(&mut scratch.read, kind, record)?;
         let run_head = chunks::encoding(record)?.run_head;
         let base = match base {
             None => None,
-            Some(base) if base.height >= record.height => return Err(not_below(&record.id)),
+            Some(base) if u16::from(base.height) + 1 >= u16::from(record.height) => {
+                return Err(not_below(&record.id));
+            }
             Some(base) => Some(Base {
-                record: *base,
-                plain: self.chunks.read_record(&mut scratch.read, kind, base)?,
+                record: Record {
+                    height: base.height,
+                    ..base.record
+                },
+                plain: self
+                    .chunks
+                    .read_record(&mut scratch.read, kind, &base.record)?,
                 run_head,
             }),
         };
@@ -59,7 +75,7 @@ impl Writer<'_, '_> {
             stored_bytes: 0,
             bases: Vec::new(),
         };
-        encode(scratch, &plain, base.as_ref(), &mut row);
+        encode(scratch, &plain, base.as_ref(), Saving::Little, &mut row);
         self.verify(scratch, &plain, base.as_ref(), &row)?;
         let encoded = std::mem::take(&mut scratch.encoded);
         let appended = match row.encoding.codec {
