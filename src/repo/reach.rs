@@ -25,12 +25,19 @@ use crate::id::ChunkId;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use std::collections::HashSet;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 
 /// Whoever wants to know what is needed.
 pub trait Visitor {
     /// Called for a chunk that is needed, possibly several times. Returns whether to go into it, if
     /// it is a node.
     fn visit(&mut self, kind: ChunkKind, id: &ChunkId) -> Result<bool>;
+
+    /// Called before a chunk of a stream is visited. What stands at the same place of the same path
+    /// has the same number in every snapshot, and hardly anything else has it.
+    fn place(&mut self, _place: u64) {}
 
     /// Returns whether the content of this entry is wanted.
     fn wants(&self, _entry: &Entry) -> bool {
@@ -187,7 +194,7 @@ impl<'a> Walk<'a> {
                 && stream.plain_bytes(*size_bytes) > 0
                 && visitor.wants(entry)
             {
-                self.stream(cx, stream, visitor)?;
+                self.stream_at(cx, stream, place_of(&entry.path), visitor)?;
             }
         }
         Ok(())
@@ -200,13 +207,24 @@ impl<'a> Walk<'a> {
         stream: &Stream,
         visitor: &mut V,
     ) -> Result<()> {
-        let mut ahead = vec![(stream.level, stream.root)];
-        while let Some((level, id)) = ahead.pop() {
+        self.stream_at(cx, stream, 0, visitor)
+    }
+
+    fn stream_at<V: Visitor + ?Sized>(
+        &mut self,
+        cx: &Context,
+        stream: &Stream,
+        place: u64,
+        visitor: &mut V,
+    ) -> Result<()> {
+        let mut ahead = vec![(stream.level, stream.root, place)];
+        while let Some((level, id, place)) = ahead.pop() {
             if id == HOLE {
                 continue;
             }
             cx.check()?;
             if level == 0 {
+                visitor.place(place);
                 visitor.visit(ChunkKind::Data, &id)?;
                 continue;
             }
@@ -214,11 +232,9 @@ impl<'a> Walk<'a> {
                 continue;
             }
             match self.list(level, &id) {
-                Ok(Children::Cut(children) | Children::Marked(children)) => {
-                    ahead.extend(children.iter().rev().map(|child| (level - 1, child.id)));
-                }
-                Ok(Children::Even { ids, .. }) => {
-                    ahead.extend(ids.iter().rev().map(|id| (level - 1, *id)));
+                Ok(children) => {
+                    let below = ids(children).into_iter().enumerate().rev();
+                    ahead.extend(below.map(|(at, id)| (level - 1, id, place_of(&(place, at)))));
                 }
                 Err(error) => unreadable(visitor, error)?,
             }
@@ -242,6 +258,21 @@ impl<'a> Walk<'a> {
         self.scratch.touched.clear();
         read
     }
+}
+
+fn ids(children: Children) -> Vec<ChunkId> {
+    match children {
+        Children::Cut(children) | Children::Marked(children) => {
+            children.into_iter().map(|child| child.id).collect()
+        }
+        Children::Even { ids, .. } => ids,
+    }
+}
+
+fn place_of(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn unreadable<V: Visitor + ?Sized>(visitor: &mut V, error: Error) -> Result<()> {

@@ -100,6 +100,10 @@ pub(super) struct Pack {
 pub(super) struct Records {
     pub(super) packs: Vec<Pack>,
     entries: Vec<Entry>,
+    /// By entry: the first snapshot of those that were marked that names its chunk.
+    firsts: Vec<u16>,
+    /// By entry, the first of its chunk: what stood in its place in the snapshot before.
+    before: Vec<u32>,
     /// Bases beyond the first, by pack and offset.
     more_bases: BTreeMap<(u32, u32), Vec<u64>>,
 }
@@ -193,6 +197,8 @@ impl Records {
     pub(super) fn finish(&mut self) {
         self.entries
             .sort_unstable_by_key(|e| (e.name, e.height, e.pack, e.offset));
+        self.firsts = vec![u16::MAX; self.entries.len()];
+        self.before = vec![u32::MAX; self.entries.len()];
         let mut heights = [0_usize; 257];
         for entry in &self.entries {
             heights[usize::from(entry.height) + 1] += 1;
@@ -240,15 +246,21 @@ impl Records {
     }
 
     /// Marks a chunk as named. Fails if no record of it can be decoded: whoever deletes stops here.
-    pub(super) fn mark_named(&mut self, id: &ChunkId) -> Result<()> {
+    /// Snapshots are numbered as they are marked, the oldest first.
+    /// Returns a number for the chunk.
+    pub(super) fn mark_named(&mut self, id: &ChunkId, snapshot: u16) -> Result<u32> {
         let range = self.with_name(name(id));
+        for first in &mut self.firsts[range.clone()] {
+            *first = snapshot.min(*first);
+        }
+        let chunk = range.start as u32;
         let found = &mut self.entries[range];
         if !found.iter().any(|entry| entry.is(WHOLE)) {
             let object = format!("chunk {id}");
             return Err(Error::Missing { object });
         }
         found.iter_mut().for_each(|entry| entry.flags |= NAMED);
-        Ok(())
+        Ok(chunk)
     }
 
     /// Ranks packs by how much of them snapshots reach: of equal records, the one stays that was
@@ -395,6 +407,26 @@ impl Records {
     /// Returns all records.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Says that a chunk stands where another one stood before.
+    pub(super) fn follows(&mut self, chunk: u32, before: u32) {
+        if chunk != before && self.before[chunk as usize] == u32::MAX {
+            self.before[chunk as usize] = before;
+        }
+    }
+
+    /// Returns the kept record of what stood before in the place of this record.
+    pub(super) fn kept_before(&self, at: usize) -> Option<usize> {
+        let chunk = self.with_name(self.entries[at].name).start;
+        let before = self.entries.get(self.before[chunk] as usize)?;
+        self.with_name(before.name)
+            .find(|at| self.entries[*at].is_kept())
+    }
+
+    /// Returns the first snapshot that names the chunk of a record, the greatest number if none.
+    pub(super) fn first(&self, at: usize) -> u16 {
+        self.firsts[at]
     }
 
     /// Returns the record of a chunk at this place.

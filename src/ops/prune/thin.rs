@@ -1,11 +1,12 @@
 //! Decides which records are stored against another base, so that what snapshots that are gone left
 //! behind can go too. Pure; `docs/decisions/0053-thinning-by-trees.md` has the measurements.
 //!
-//! Kept records form trees by their bases. Along the links the bytes of the deltas add up to a place
-//! on a line: how far a version is from the first one of its tree. The further two versions are
-//! apart, the larger the delta between them, until it is as large as the whole chunk. With that
-//! as estimate every record that leans on a mere base is given the nearest version that a
-//! snapshot names, and a tree is thinned if what goes is worth what is written.
+//! Kept records form trees by their bases, and trees grow on one another where a chunk was stored
+//! whole. Along the links the bytes of the deltas add up to a place on a line: how far a version is
+//! from the first one; the snapshots say which of two is older. The further they are apart, the
+//! larger the delta between them, until it is as large as the whole chunk. With that as estimate
+//! every record that leans on a mere base is given the nearest older version that a snapshot names,
+//! and a tree is thinned if what goes is worth what is written.
 //!
 //! Invariant (I13): the new height of a record is below its old one, and above that of its base as
 //! planned. So the new record is the one readers take, no circle can close, and what leaned on the
@@ -76,11 +77,11 @@ pub(super) fn choices(records: &Records) -> Vec<Choice> {
 /// All kept records, by the trees they form.
 struct Trees<'a> {
     records: &'a Records,
-    /// By record: the first of its tree.
+    /// By record: the one that stands for its tree.
     root: Vec<u32>,
     /// By record: how far it is from there.
     place: Vec<u32>,
-    /// Kept records, tree by tree, each in the order of places.
+    /// Kept records, tree by tree, each in the order of versions.
     order: Vec<u32>,
 }
 
@@ -91,16 +92,46 @@ impl Trees<'_> {
         let mut order: Vec<u32> = (0..entries.len() as u32).filter(is_kept).collect();
         order.sort_unstable_by_key(|&at| (entries[at as usize].height, at));
         let mut root: Vec<u32> = (0..entries.len() as u32).collect();
-        let mut place = vec![0_u32; entries.len()];
-        // A base is lower, so what it says is there already.
-        for &at in &order {
-            let at = at as usize;
+        // A base is older than the first version that stands on it.
+        let mut first: Vec<u16> = (0..entries.len()).map(|at| records.first(at)).collect();
+        for at in order.iter().rev().map(|at| *at as usize) {
             if let Some(base) = records.kept_base(at) {
-                root[at] = root[base];
-                place[at] = place[base].saturating_add(entries[at].stored_bytes);
+                first[base] = first[base].min(first[at]);
             }
         }
-        order.sort_unstable_by_key(|&at| (root[at as usize], place[at as usize], at));
+        // A base is lower, so what it says is there already.
+        for at in order.iter().map(|at| *at as usize) {
+            if let Some(base) = records.kept_base(at) {
+                root[at] = root[base];
+            }
+        }
+        // Where a chunk was stored whole, what stood there before is near all the same.
+        for at in order.iter().map(|at| *at as usize) {
+            if let Some(before) = records.kept_before(at) {
+                let (one, other) = (top(&root, at), top(&root, before));
+                root[one.max(other)] = one.min(other) as u32;
+            }
+        }
+        for at in order.iter().map(|at| *at as usize) {
+            root[at] = top(&root, at) as u32;
+        }
+        order.sort_unstable_by_key(|&at| {
+            let entry = &entries[at as usize];
+            (root[at as usize], first[at as usize], entry.height, at)
+        });
+        let mut place = vec![0_u32; entries.len()];
+        let mut last = (u32::MAX, 0_u32);
+        for at in order.iter().map(|at| *at as usize) {
+            let above = records.kept_base(at).map_or(0, |base| {
+                place[base].saturating_add(entries[at].stored_bytes)
+            });
+            // The first of a run leans far back: it is not before the run that it follows.
+            place[at] = match last.0 == root[at] {
+                true => above.max(last.1),
+                false => above,
+            };
+            last = (root[at], place[at]);
+        }
         Trees {
             records,
             root,
@@ -124,8 +155,9 @@ impl Trees<'_> {
 
     fn choice(&self, members: &[u32], with_whole: bool) -> Choice {
         let entries = self.records.entries();
-        let root = self.root[members[0] as usize] as usize;
-        let whole_bytes = u64::from(entries[root].stored_bytes);
+        let is_whole = |at: &&u32| self.records.kept_base(**at as usize).is_none();
+        let whole = members.iter().find(is_whole);
+        let whole_bytes = whole.map_or(0, |at| u64::from(entries[*at as usize].stored_bytes));
         let mut choice = Choice::default();
         let mut moved = HashSet::new();
         // Versions that snapshots name, each with the height it will have.
@@ -206,6 +238,13 @@ impl Trees<'_> {
     fn bytes(&self, at: usize) -> u64 {
         u64::from(self.records.entries()[at].stored_bytes) + ROW_BYTES
     }
+}
+
+fn top(root: &[u32], mut at: usize) -> usize {
+    while root[at] as usize != at {
+        at = root[at] as usize;
+    }
+    at
 }
 
 /// Estimates a delta over many steps from the sum of their deltas: what is changed twice counts
