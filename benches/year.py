@@ -240,7 +240,7 @@ class Past:
                 tool.back_up(hour)
 
 
-def draw(path, days, sizes):
+def draw(path, days, sizes, what="MB of all files of the repository"):
     """Draws megabytes over days: one line for each tool, its name at the end of it."""
     left, top, width, height = 46, 14, 560, 300
     most = max(max(line) for line in sizes.values())
@@ -257,7 +257,7 @@ def draw(path, days, sizes):
         if day % 60 == 0 or day == days[-1]:
             out.append(f'<text x="{x(day):.1f}" y="{top + height + 18}" text-anchor="middle">{day}</text>')
     out.append(f'<text x="{left + width / 2}" y="{top + height + 34}" text-anchor="middle">days of hourly backups,'
-               ' thinned every day; MB of all files of the repository</text>')
+               f' thinned every day; {what}</text>')
     for (name, line), color in zip(sizes.items(), ("#0a6", "#c52", "#36c", "#777")):
         points = " ".join(f"{x(day):.1f},{y(mb):.1f}" for day, mb in zip(days, line))
         out.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'

@@ -131,6 +131,26 @@ fn a_whole_record_is_not_replaced_by_another_one() {
 }
 
 #[test]
+fn what_leans_on_mere_bases_goes_to_the_nearest_version_that_is_kept() {
+    // One chain of which each fourth version is left.
+    let mut rows = vec![row(1, 0, 10_000, None)];
+    rows.extend((2..=9).map(|number| row(number, number as u8 - 1, 1000, Some(number - 1))));
+    let mut records = records(&[&rows]);
+    choose(&mut records, &[1, 5, 9]).unwrap();
+
+    let work = work(&mut records, &Limits::default()).unwrap();
+
+    let start = |at: usize| records.entries()[at].start();
+    let of = |number: u32| -> [u8; 8] { id(number).0[..8].try_into().unwrap() };
+    let moves = work.reencode.iter().map(|moved| {
+        let base = moved.base.map(|(at, height)| (start(at), height));
+        (start(moved.at), base)
+    });
+    let expected = [(of(5), Some((of(1), 0))), (of(9), Some((of(5), 1)))];
+    assert_eq!(moves.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn limits_bound_what_is_rewritten() {
     let rows = |first: u32| [row(first, 0, 600, None), row(first + 1, 0, 400, None)];
     let packs = [rows(10), rows(20), rows(30)];
