@@ -12,6 +12,7 @@
 //! planned. So the new record is the one readers take, no circle can close, and what leaned on the
 //! old one still finds the new one below it.
 
+use crate::ops::prune::records::Entry;
 use crate::ops::prune::records::Records;
 use std::collections::HashSet;
 
@@ -21,6 +22,9 @@ const ROW_BYTES: u64 = 48;
 const GAIN_SHARE: u64 = 8;
 /// Versions that are tried as base, the nearest first.
 const TRIED_MAX: usize = 64;
+
+/// Stands on nothing.
+const NO_BASE: u32 = u32::MAX;
 
 /// A record that is to be stored again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,10 @@ impl Choice {
 
 /// Returns what can be done, the best first.
 pub(super) fn choices(records: &Records) -> Vec<Choice> {
+    let is_mere_base = |entry: &Entry| entry.is_kept() && !entry.is_named();
+    if !records.entries().iter().any(is_mere_base) {
+        return Vec::new();
+    }
     let trees = Trees::of(records);
     let mut choices: Vec<Choice> = (trees.order)
         .chunk_by(|a, b| trees.root[*a as usize] == trees.root[*b as usize])
@@ -77,6 +85,8 @@ pub(super) fn choices(records: &Records) -> Vec<Choice> {
 /// All kept records, by the trees they form.
 struct Trees<'a> {
     records: &'a Records,
+    /// By record: the one it stands on, along first bases.
+    base: Vec<u32>,
     /// By record: the one that stands for its tree.
     root: Vec<u32>,
     /// By record: how far it is from there.
@@ -91,18 +101,15 @@ impl Trees<'_> {
         let is_kept = |at: &u32| entries[*at as usize].is_kept();
         let mut order: Vec<u32> = (0..entries.len() as u32).filter(is_kept).collect();
         order.sort_unstable_by_key(|&at| (entries[at as usize].height, at));
-        let mut root: Vec<u32> = (0..entries.len() as u32).collect();
-        // A base is older than the first version that stands on it.
-        let mut first: Vec<u16> = (0..entries.len()).map(|at| records.first(at)).collect();
-        for at in order.iter().rev().map(|at| *at as usize) {
-            if let Some(base) = records.kept_base(at) {
-                first[base] = first[base].min(first[at]);
-            }
+        let mut base = vec![NO_BASE; entries.len()];
+        for at in order.iter().map(|at| *at as usize) {
+            base[at] = records.kept_base(at).map_or(NO_BASE, |base| base as u32);
         }
+        let mut root: Vec<u32> = (0..entries.len() as u32).collect();
         // A base is lower, so what it says is there already.
         for at in order.iter().map(|at| *at as usize) {
-            if let Some(base) = records.kept_base(at) {
-                root[at] = root[base];
+            if base[at] != NO_BASE {
+                root[at] = root[base[at] as usize];
             }
         }
         // Where a chunk was stored whole, what stood there before is near all the same.
@@ -115,6 +122,14 @@ impl Trees<'_> {
         for at in order.iter().map(|at| *at as usize) {
             root[at] = top(&root, at) as u32;
         }
+        // A base is older than the first version that stands on it.
+        let mut first: Vec<u16> = (0..entries.len()).map(|at| records.first(at)).collect();
+        for at in order.iter().rev().map(|at| *at as usize) {
+            if base[at] != NO_BASE {
+                let base = base[at] as usize;
+                first[base] = first[base].min(first[at]);
+            }
+        }
         order.sort_unstable_by_key(|&at| {
             let entry = &entries[at as usize];
             (root[at as usize], first[at as usize], entry.height, at)
@@ -122,9 +137,10 @@ impl Trees<'_> {
         let mut place = vec![0_u32; entries.len()];
         let mut last = (u32::MAX, 0_u32);
         for at in order.iter().map(|at| *at as usize) {
-            let above = records.kept_base(at).map_or(0, |base| {
-                place[base].saturating_add(entries[at].stored_bytes)
-            });
+            let above = match base[at] {
+                NO_BASE => 0,
+                base => place[base as usize].saturating_add(entries[at].stored_bytes),
+            };
             // The first of a run leans far back: it is not before the run that it follows.
             place[at] = match last.0 == root[at] {
                 true => above.max(last.1),
@@ -134,10 +150,15 @@ impl Trees<'_> {
         }
         Trees {
             records,
+            base,
             root,
             place,
             order,
         }
+    }
+
+    fn base(&self, at: usize) -> Option<usize> {
+        (self.base[at] != NO_BASE).then_some(self.base[at] as usize)
     }
 
     /// Returns the better of two ways, if either is worth it: to store again only what finds a
@@ -155,7 +176,7 @@ impl Trees<'_> {
 
     fn choice(&self, members: &[u32], with_whole: bool) -> Choice {
         let entries = self.records.entries();
-        let is_whole = |at: &&u32| self.records.kept_base(**at as usize).is_none();
+        let is_whole = |at: &&u32| self.base(**at as usize).is_none();
         let whole = members.iter().find(is_whole);
         let whole_bytes = whole.map_or(0, |at| u64::from(entries[*at as usize].stored_bytes));
         let mut choice = Choice::default();
@@ -188,7 +209,7 @@ impl Trees<'_> {
 
     fn leans_on_mere_base(&self, at: usize) -> bool {
         let entries = self.records.entries();
-        let base = self.records.kept_base(at);
+        let base = self.base(at);
         entries[at].height < u8::MAX && base.is_some_and(|base| !entries[base].is_named())
     }
 
@@ -222,12 +243,12 @@ impl Trees<'_> {
             if !entries[at].is_named() || moved.contains(&at) {
                 continue;
             }
-            let mut below = self.records.kept_base(at);
+            let mut below = self.base(at);
             while let Some(base) = below.filter(|base| !entries[*base].is_named()) {
                 if !needed.insert(base) {
                     break;
                 }
-                below = self.records.kept_base(base);
+                below = self.base(base);
             }
         }
         let mere = members.iter().map(|at| *at as usize);
