@@ -154,7 +154,7 @@ mod tests {
         recipient.set_work_factor(work_log);
         let recipients = iter::once(&recipient as &dyn age::Recipient);
         let mut file = Vec::new();
-        let mut out = Encryptor::with_recipients(recipients).unwrap();
+        let out = Encryptor::with_recipients(recipients).unwrap();
         let mut sealer = out.wrap_output(&mut file).unwrap();
         sealer.write_all(plain).unwrap();
         sealer.finish().unwrap();
