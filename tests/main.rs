@@ -54,6 +54,7 @@ mod scatter;
 mod sidecars;
 mod sled;
 mod stats;
+mod status;
 mod support;
 mod tidy;
 mod writers;

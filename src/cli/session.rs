@@ -121,7 +121,8 @@ impl Session {
         self.open_target(&self.target(None)?)
     }
 
-    fn open_target(&self, target: &Target<'_>) -> Outcome<(Repo, Opened)> {
+    /// Opens this repository and tells what opened it.
+    pub(super) fn open_target(&self, target: &Target<'_>) -> Outcome<(Repo, Opened)> {
         let (store, config) = self.open_store_of(target)?;
         let given = credentials::given(&self.global, &self.environment, target.settings)?;
         if let Given::Password(PasswordSource::File(path)) = &given {

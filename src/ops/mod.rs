@@ -22,7 +22,9 @@ pub mod restore;
 mod scatter;
 pub mod snapshots;
 pub mod stats;
+pub mod status;
 mod tally;
+pub mod words;
 
 pub use tally::Tally;
 

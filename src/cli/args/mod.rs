@@ -78,7 +78,7 @@ const CODES: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 finished with warnings · 4 damage found ·
 10 no repository · 11 busy · 12 wrong key · 13 not found · 14 confirmation needed ·
 15 application running · 16 no space · 17 store unreachable ·
-18 format newer than this program · 130/143 interrupted, state safe";
+18 format newer than this program · 20 overdue · 130/143 interrupted, state safe";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -189,6 +189,13 @@ Examples:
   statekeep backup --all
   statekeep backup --tag before-upgrade --exclude '*.tmp' --secret .env /srv/app")]
     Backup(BackupArgs),
+    /// Am I safe? When everything was last backed up, what is overdue, what is wrong
+    #[command(before_long_help = "\
+Examples:
+  statekeep status                         all profiles of the configuration
+  statekeep -r /mnt/backups status         whatever is in a repository
+  statekeep status -q || mail -s 'backups' root < /dev/null")]
+    Status,
     /// List snapshots
     #[command(alias = "snapshots")]
     List(ListArgs),

@@ -21,9 +21,12 @@ use crate::ops::check::CheckReport;
 use crate::ops::check::ReadData;
 use crate::ops::check::Scope;
 use crate::ops::check::Usage;
+use crate::ops::check::last;
+use crate::ops::check::last::LastCheck;
 use crate::ops::check::log;
 use crate::ops::check::log::LogReport;
 use crate::ops::snapshots;
+use crate::repo::Repo;
 use crate::repo::log::State;
 use crate::store::Key;
 use serde::Serialize;
@@ -103,6 +106,10 @@ pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
             .problems
             .retain(|problem| !problem.snapshots.is_empty());
     }
+    if options.scope == Scope::Everything {
+        let problems = report.problems.len() as u64;
+        remember(session, &repo, problems, read_data);
+    }
     let exit = match report.problems.is_empty() {
         true => DONE,
         false => DAMAGE,
@@ -120,6 +127,21 @@ pub(super) fn run(session: &Session, args: &CheckArgs) -> Outcome<u8> {
         ))?;
     }
     Ok(exit)
+}
+
+/// Remembers on this machine what came of it, for `status`.
+fn remember(session: &Session, repo: &Repo, problems: u64, read_data: ReadData) {
+    let read_percent = match read_data {
+        ReadData::No => 0,
+        ReadData::Percent(percent) => percent.clamp(0.0, 100.0) as u8,
+        ReadData::All => 100,
+    };
+    let check = LastCheck {
+        at: session.cx.clock.now(),
+        read_percent,
+        problems,
+    };
+    last::remember(repo, &check);
 }
 
 /// Adds what is wrong with the log.

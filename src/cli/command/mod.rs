@@ -25,6 +25,7 @@ mod restore_archive;
 mod show;
 mod snapshots;
 mod stats;
+mod status;
 
 use crate::cli::args::Command;
 use crate::cli::failure::Outcome;
@@ -37,10 +38,14 @@ const WARNINGS: u8 = 3;
 /// Finished, and found damage.
 const DAMAGE: u8 = 4;
 
+/// Something is overdue.
+const OVERDUE: u8 = 20;
+
 /// Runs a command.
 pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
     match command {
         Command::Backup(args) => backup::run(session, &args),
+        Command::Status => status::run(session),
         Command::List(args) => snapshots::list(session, &args),
         Command::Show(args) => show::run(session, &args),
         Command::Restore(args) if args.in_place => in_place::run(session, &args),

@@ -6,6 +6,7 @@
 
 mod databases;
 mod findings;
+pub mod last;
 pub mod log;
 mod overlaps;
 mod packs;

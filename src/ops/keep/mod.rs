@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// Clocks of several machines may differ by so much before a date counts as one of the future.
-const SKEW_NS: i64 = 5 * 60 * 1_000_000_000;
+pub(super) const SKEW_NS: i64 = 5 * 60 * 1_000_000_000;
 /// Safety copies are kept until the series has a complete snapshot so much younger.
 const SAFETY_AGE_NS: i64 = 30 * 24 * 3600 * 1_000_000_000;
 

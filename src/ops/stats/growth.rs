@@ -12,7 +12,6 @@ use crate::format::history::Span;
 use crate::format::history::Spans;
 use crate::format::history::day_of;
 use crate::format::manifest::Manifest;
-use crate::id::SnapshotId;
 use std::collections::BTreeMap;
 
 /// Days that are looked at.
@@ -38,17 +37,17 @@ impl Growth {
     }
 }
 
-/// Returns the growth of a series, or of all.
-pub(super) fn of(
-    snapshots: &[(SnapshotId, Manifest)],
+/// Returns the growth of the series that are meant, from the snapshots that are there and what was
+/// counted of those that are not.
+pub fn growth<'m>(
+    manifests: impl IntoIterator<Item = &'m Manifest>,
     history: &History,
-    series: Option<&SeriesName>,
+    is_meant: &dyn Fn(&SeriesName) -> bool,
 ) -> Growth {
-    let is_meant = |name: &SeriesName| series.is_none_or(|series| series == name);
     let mut counted = history.clone();
     counted.series.retain(|name, _| is_meant(name));
     let mut firsts: BTreeMap<SeriesName, &Manifest> = BTreeMap::new();
-    for (_, manifest) in snapshots {
+    for manifest in manifests {
         let name = SeriesName::of(manifest);
         if !is_meant(&name) {
             continue;
@@ -93,16 +92,19 @@ mod tests {
     use crate::context::Timestamp;
     use crate::format::manifest::Figures;
 
-    fn snapshot(day: i64, stored_bytes: u64) -> (SnapshotId, Manifest) {
-        let manifest = Manifest {
+    fn snapshot(day: i64, stored_bytes: u64) -> Manifest {
+        Manifest {
             started_at: Timestamp(day * 86_400_000_000_000),
             figures: Figures {
                 stored_bytes,
                 ..Figures::default()
             },
             ..Manifest::default()
-        };
-        (SnapshotId([day as u8; 32]), manifest)
+        }
+    }
+
+    fn of_all(snapshots: &[Manifest], history: &History) -> Growth {
+        growth(snapshots, history, &|_| true)
     }
 
     #[test]
@@ -111,7 +113,7 @@ mod tests {
         snapshots.extend((101..110).map(|day| snapshot(day, 10)));
         snapshots.push(snapshot(110, 500_000));
 
-        let growth = of(&snapshots, &History::default(), None);
+        let growth = of_all(&snapshots, &History::default());
 
         assert_eq!((growth.day_bytes, growth.days), (Some(10), 11));
         assert_eq!(growth.forecast(30), Some(300));
@@ -124,21 +126,22 @@ mod tests {
         let mut history = History::default();
         all[..8]
             .iter()
-            .for_each(|(_, manifest)| history.absorb(manifest));
+            .for_each(|manifest| history.absorb(manifest));
 
-        let growth = of(&all[8..], &history, None);
+        let growth = of_all(&all[8..], &history);
 
         assert_eq!((growth.day_bytes, growth.days), (Some(10), 10));
         let name = SeriesName {
             host: "another".into(),
             ..SeriesName::default()
         };
-        assert_eq!(of(&all, &history, Some(&name)), Growth::default());
+        let of_another = growth(&all, &history, &|series| *series == name);
+        assert_eq!(of_another, Growth::default());
     }
 
     #[test]
     fn two_days_are_too_few() {
-        let growth = of(&[snapshot(1, 5), snapshot(2, 5)], &History::default(), None);
+        let growth = of_all(&[snapshot(1, 5), snapshot(2, 5)], &History::default());
 
         assert_eq!((growth.day_bytes, growth.forecast(30)), (None, None));
     }

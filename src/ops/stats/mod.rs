@@ -12,6 +12,7 @@ mod tables;
 pub use files::FileKind;
 pub use files::FileStats;
 pub use growth::Growth;
+pub use growth::growth;
 pub use tables::TableStats;
 
 use crate::context::Context;
@@ -189,7 +190,7 @@ pub fn stats(
     let history = history_of(state, snapshots);
     let mut report = StatsReport {
         totals: totals(state, snapshots, &marks),
-        growth: growth::of(snapshots, &history, None),
+        growth: growth(snapshots.iter().map(|(_, m)| m), &history, &|_| true),
         ..StatsReport::default()
     };
     count_records(&marks, &mut report);
@@ -283,7 +284,8 @@ fn series_stats(
             let is_of = |(_, m): &&(SnapshotId, Manifest)| SeriesName::of(m) == name;
             let of_it: Vec<_> = snapshots.iter().filter(is_of).collect();
             let newest = of_it.iter().max_by_key(|(_, m)| m.started_at);
-            let growth = growth::of(snapshots, history, Some(&name));
+            let manifests = of_it.iter().map(|(_, m)| m);
+            let growth = growth(manifests, history, &|series| *series == name);
             let sum = |of: fn(&crate::format::history::Span) -> u64| {
                 growth.spans.iter().map(|(_, span)| of(span)).sum()
             };

@@ -71,6 +71,8 @@ pub(super) fn run(session: &Session, repo: &Repo, read_data: ReadData) -> Outcom
             session.confirm("Write this into the log?")?;
         }
         done = Some(repair::apply(&session.cx, repo, &state, &plan)?);
+        // What is still wrong the log says now.
+        check::remember(session, repo, 0, read_data);
     }
     if output.is_json() {
         let body = body(&plan, done.is_some());
