@@ -49,6 +49,7 @@ mod quiesced;
 mod readme;
 mod redb_versions;
 mod repair;
+mod report;
 mod restore;
 mod scatter;
 mod sidecars;

@@ -18,6 +18,7 @@ pub mod keep;
 mod marks;
 pub mod notes;
 pub mod prune;
+pub mod report;
 pub mod restore;
 mod scatter;
 pub mod snapshots;

@@ -3,6 +3,7 @@
 use clap::Args;
 use clap::ValueEnum;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// `stats`
 #[derive(Debug, Args)]
@@ -16,6 +17,17 @@ pub(in crate::cli) struct StatsArgs {
     /// Show so many rows (0: all)
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
+}
+
+/// `report`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReportArgs {
+    /// Where to write it; `-` is standard output [default: statekeep-report-TIME.html here]
+    #[arg(short, long, value_name = "FILE|-")]
+    pub output: Option<PathBuf>,
+    /// Replace a file of this name
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// What is listed.

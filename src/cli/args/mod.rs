@@ -48,6 +48,7 @@ pub(super) use key::KeyCommand;
 pub(super) use key::NewPasswordArgs;
 pub(super) use look::CatArgs;
 pub(super) use look::LsArgs;
+pub(super) use measure::ReportArgs;
 pub(super) use measure::StatsArgs;
 pub(super) use measure::StatsBy;
 pub(super) use prove::CheckArgs;
@@ -285,6 +286,12 @@ Examples:
   statekeep stats --by table -p homecore  which tables the databases are made of
   statekeep stats latest --by file        what one snapshot is made of")]
     Stats(StatsArgs),
+    /// Write verdict, figures and charts into one HTML page, to read offline, print and pass on
+    #[command(before_long_help = "\
+Examples:
+  statekeep report                         into a new file here
+  statekeep report -o /srv/www/backups.html --overwrite")]
+    Report(ReportArgs),
     /// Rehearse a restore: restore a snapshot aside, check its databases, note the proof
     #[command(before_long_help = "\
 Examples:

@@ -20,6 +20,7 @@ pub(super) mod meta;
 mod profile;
 mod prune;
 mod repo;
+mod report;
 mod restore;
 mod restore_archive;
 mod show;
@@ -62,6 +63,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Gc(args) => prune::gc(session, &args),
         Command::Check(args) => check::run(session, &args),
         Command::Stats(args) => stats::run(session, &args),
+        Command::Report(args) => report::run(session, &args),
         Command::Drill(args) => drill::run(session, &args),
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),

@@ -106,7 +106,7 @@ pub(super) fn run(session: &Session, args: &PruneArgs) -> Outcome<u8> {
 }
 
 /// Returns the policy that a configuration asks for.
-fn policy_of(keep: &Keep) -> Policy {
+pub(super) fn policy_of(keep: &Keep) -> Policy {
     Policy {
         last: keep.last.unwrap_or_default(),
         hourly: keep.hourly.unwrap_or_default(),
