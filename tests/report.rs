@@ -255,6 +255,8 @@ fn the_command_writes_a_page_for_its_owner_and_replaces_nothing_unasked() {
     ends(&place.run(&["backup", "-p", "app"]), 0);
     ends(&place.run(&["drill"]), 0);
 
+    ends(&place.run(&["report", "-o", "page.html", "-n"]), 0);
+    assert!(!place.path("page.html").exists());
     ends(&place.run(&["report", "-o", "page.html"]), 0);
 
     let path = place.path("page.html");
@@ -276,6 +278,7 @@ fn the_command_writes_a_page_for_its_owner_and_replaces_nothing_unasked() {
     ends(&piped, 0);
     assert_is_whole(&String::from_utf8(piped.stdout).unwrap());
     ends(&place.run(&["report", "-o", "no/such/dir.html"]), 1);
+    ends(&place.run(&["report", "-p", "nobody", "-o", "-"]), 13);
 }
 
 #[test]
@@ -391,6 +394,8 @@ fn pages_to_look_at() {
     let dir = Path::new(&dir);
     fs::create_dir_all(dir).unwrap();
     let keep = |_: &mut State, _: &mut Vec<Snapshot>| {};
+    let (snapshots, stats) = made_up(10_000);
+    fs::write(dir.join("many.html"), page(&snapshots, stats, policy())).unwrap();
     let mut history = History::new();
     history.page(dir.join("empty.html"), &keep, 0);
     history.backup("homecore", 4000);

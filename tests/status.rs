@@ -193,7 +193,10 @@ fn of_several_things_the_worst_is_the_verdict() {
         let status = told.judged(&expecting("app", Some(24)));
         status::headline(&[status], &[], Timestamp(NOW * HOUR_NS))
     };
-    assert_eq!(headline, "DAMAGE: app cannot be restored whole.");
+    assert_eq!(
+        headline,
+        "DAMAGE: 1 older snapshot of app cannot be restored whole."
+    );
 }
 
 #[test]
@@ -368,7 +371,30 @@ fn a_repository_that_cannot_be_read_hides_no_other() {
     assert_eq!(value["verdict"], "unknown", "{value}");
     assert_eq!(value["repositories"][0]["profiles"][0]["safe"], true);
     assert_eq!(value["repositories"][1]["error"]["code"], "no-repo");
-    assert_eq!(output.status.code(), Some(10));
+    // Whoever is told to make a new one loses sight of the one that is not mounted.
+    let hint = value["repositories"][1]["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("mounted"), "{hint}");
+    assert_eq!(output.status.code(), Some(17));
+}
+
+#[test]
+fn a_restore_that_was_interrupted_is_told() {
+    let place = drill::place("");
+    ends(&place.run(&["backup", "-p", "app"]), 0);
+    let id = place.snapshots()[0]["id"].as_str().unwrap().to_string();
+    let dir = place.app(".statekeep-restore");
+    fs::create_dir(&dir).unwrap();
+    let journal = serde_json::json!({
+        "version": 1, "phase": "Publishing", "snapshot": id, "safety": null,
+        "only": [], "logs": [], "removes": [], "files": [],
+    });
+    fs::write(dir.join("journal"), journal.to_string()).unwrap();
+
+    let value = json(&place, &["status", "--json"]);
+
+    assert_eq!(value["exit"], 3, "{value}");
+    let problems = &value["repositories"][0]["profiles"][0]["problems"];
+    assert_eq!(problems[0]["code"], "unfinished-restore");
 }
 
 #[test]
@@ -378,6 +404,25 @@ fn names_that_are_nowhere_are_refused() {
 
     ends(&place.run(&["status", "-p", "app"]), 0);
     ends(&place.run(&["status", "-p", "ap"]), 13);
+}
+
+#[test]
+fn what_one_profile_takes_does_not_depend_on_who_asks() {
+    let place = drill::place("");
+    ends(&place.run(&["backup", "-p", "app"]), 0);
+    fs::create_dir(place.path("web")).unwrap();
+    fs::write(place.path("web/large"), vec![3; 100_000]).unwrap();
+    ends(&place.run(&["backup", "web"]), 0);
+
+    let all = json(&place, &["status", "--json"]);
+    let one = json(&place, &["status", "-p", "app", "--json"]);
+
+    let profiles = |value: &Value| value["repositories"][0]["profiles"].clone();
+    assert_eq!(profiles(&all).as_array().unwrap().len(), 2);
+    assert_eq!(profiles(&one).as_array().unwrap().len(), 1);
+    let share = |value: &Value| profiles(value)[0]["stored_share_bytes"].clone();
+    assert_eq!(share(&all), share(&one));
+    assert!(share(&one).as_u64() < one["repositories"][0]["pack_bytes"].as_u64());
 }
 
 #[test]

@@ -95,6 +95,10 @@ impl Session {
         let (store, config) = open().map_err(|error: Error| match error {
             Error::NoRepo { .. } => Failure::from(error).hint(match self.repo_meant(target) {
                 Some(meant) => format!("did you mean -r {meant}?"),
+                None if target.settings.is_some() => format!(
+                    "is its disk mounted? only if there never was one: statekeep -r {} init",
+                    text::quote(path.as_os_str())
+                ),
                 None => format!(
                     "make one: statekeep -r {} init",
                     text::quote(path.as_os_str())

@@ -195,7 +195,7 @@ Examples:
 Examples:
   statekeep status                         all profiles of the configuration
   statekeep -r /mnt/backups status         whatever is in a repository
-  statekeep status -q || mail -s 'backups' root < /dev/null")]
+  statekeep status --json                  for monitoring; exit 20 when something is overdue")]
     Status,
     /// List snapshots
     #[command(alias = "snapshots")]

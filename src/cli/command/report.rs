@@ -35,6 +35,7 @@ use std::path::PathBuf;
 #[derive(Serialize)]
 struct Summary {
     op: &'static str,
+    dry_run: bool,
     status: &'static str,
     #[serde(flatten)]
     path: Option<json::PathField>,
@@ -61,6 +62,9 @@ pub(super) fn run(session: &Session, args: &ReportArgs) -> Outcome<u8> {
     let (page, verdict, exit) = make(session)?;
     session.reporter.finish();
     let path = match file {
+        // What was begun has no name yet and goes.
+        Some((_, path)) if session.global.dry_run => Some(path),
+        None if session.global.dry_run => None,
         None => {
             let mut stdout = io::stdout();
             let written = stdout
@@ -81,6 +85,7 @@ pub(super) fn run(session: &Session, args: &ReportArgs) -> Outcome<u8> {
         let path = path.as_ref();
         let summary = Summary {
             op: "report",
+            dry_run: session.global.dry_run,
             status: if exit == DONE { "ok" } else { "damaged" },
             path: path.map(|path| json::PathField::new(path.as_os_str().as_bytes())),
             page_bytes: page.len() as u64,
@@ -92,7 +97,10 @@ pub(super) fn run(session: &Session, args: &ReportArgs) -> Outcome<u8> {
     }
     if let Some(path) = path {
         let (size, path) = (text::size(page.len() as u64), text::quote(path.as_os_str()));
-        output.line(format!("Wrote {path} ({size}); only you can read it."))?;
+        output.line(match session.global.dry_run {
+            true => format!("Would write {path} ({size}). Nothing was done (dry run)."),
+            false => format!("Wrote {path} ({size}); only you can read it."),
+        })?;
     }
     if exit == DAMAGE {
         output.line("Some of it cannot be read, so its figures are too low")?;
@@ -137,8 +145,14 @@ fn make(session: &Session) -> Outcome<(String, &'static str, u8)> {
     let profiles = &session.config()?.profiles;
     let is_in = |profile: &&Profile| status::is_expected_in(session, profile, &target);
     let expected: Vec<&Profile> = profiles.values().filter(is_in).collect();
-    let judged = status::of_repo(session, &repo, &state, snapshots.clone(), &expected);
+    let judged = status::of_repo(session, &repo, &state, &snapshots, &expected);
     snapshots.retain(|snapshot| session.is_meant(&snapshot.manifest));
+    if judged.series.is_empty() && !session.profile_names().is_empty() {
+        let names = session.profile_names().join(", ");
+        let message = format!("no snapshot is of profile {names:?}");
+        let hint = session.command_hint("status");
+        return Err(Failure::new("not-found", 13, message).hint(hint));
+    }
     let manifests: Vec<_> = snapshots
         .iter()
         .map(|one| (one.id, one.manifest.clone()))

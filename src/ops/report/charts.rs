@@ -204,9 +204,10 @@ pub(super) fn factors(markup: &mut Markup, title: &str, points: &[Factors]) {
     }
     let step = PLOT_WIDTH / (points.len().max(2) - 1) as f64;
     let values: [(&str, fn(&Factors) -> f64); 3] = [
+        // The one that the others may lie on first.
+        ("line s2", |one| one.all),
         ("line s0", |one| one.dedup),
         ("line s1", |one| one.encoding),
-        ("line s2", |one| one.all),
     ];
     for (class, value) in values {
         let mut d = String::new();
@@ -339,7 +340,7 @@ pub(super) fn calendar(markup: &mut Markup, title: &str, calendar: &Calendar) {
 /// Draws the hours of the last days.
 pub(super) fn hours(markup: &mut Markup, title: &str, calendar: &Calendar) {
     let Some(last) = calendar.last else { return };
-    const LEFT: f64 = 64.0;
+    const LEFT: f64 = 72.0;
     const HEAD: f64 = 16.0;
     const ROW: f64 = 15.0;
     let pitch = (WIDTH - LEFT) / 24.0;

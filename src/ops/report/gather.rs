@@ -308,13 +308,11 @@ fn files(stats: &StatsReport) -> Vec<Source> {
         };
         Source {
             name: match file.path.is_empty() {
-                true => "all small files together".to_string(),
-                false => words::path(&file.path),
+                true => format!("{}: all small files", label(&file.series)),
+                false => format!("{}: {}", label(&file.series), words::path(&file.path)),
             },
             what: format!(
-                "{} of {}, {}",
-                kind,
-                label(&file.series),
+                "{kind}, {}",
                 words::count(file.versions, "version", "versions")
             ),
             bytes: file.alone_bytes,
@@ -326,12 +324,15 @@ fn files(stats: &StatsReport) -> Vec<Source> {
 fn tables(stats: &StatsReport) -> Vec<Source> {
     let tables = stats.tables.iter().filter(|table| table.stored_bytes > 0);
     let sources = tables.take(SOURCES_MAX).map(|table| Source {
-        name: words::safe(&table.name),
-        what: format!(
-            "{} of {}, {} of pages and indexes",
-            words::path(&table.database),
+        name: format!(
+            "{}: {}: {}",
             label(&table.series),
-            words::size(table.table_bytes.saturating_add(table.index_bytes)),
+            words::path(&table.database),
+            words::safe(&table.name)
+        ),
+        what: format!(
+            "{} of pages and indexes",
+            words::size(table.table_bytes.saturating_add(table.index_bytes))
         ),
         bytes: table.stored_bytes,
     });

@@ -32,22 +32,19 @@ pub(super) fn top(markup: &mut Markup, report: &Report) {
     markup.open("section", &[("class", class), ("aria-label", "Verdict")]);
     markup.element("p", &[("class", "headline")], &report.headline);
     let judged = report.status.series.iter().filter(|one| one.is_judged);
-    let mut told = 0;
+    let problems = judged.flat_map(|one| one.problems.iter().map(move |problem| (one, problem)));
+    let mut problems: Vec<_> = problems.collect();
+    problems.sort_by_key(|(_, problem)| std::cmp::Reverse(problem.gravity()));
     markup.open("ul", &[]);
     if report.status.has_damage() {
         markup.element("li", &[], &report.status.damage_words());
     }
-    for one in judged {
-        for problem in &one.problems {
-            told += 1;
-            if told <= APPLICATIONS_MAX {
-                let text = problem.words(one, report.now, &report.zone);
-                markup.element("li", &[], &format!("{}: {text}", name_of(one)));
-            }
-        }
+    for (one, problem) in problems.iter().take(APPLICATIONS_MAX) {
+        let text = problem.words(one, report.now, &report.zone);
+        markup.element("li", &[], &format!("{}: {text}", name_of(one)));
     }
-    if told > APPLICATIONS_MAX {
-        markup.element("li", &[], &format!("and {} more", told - APPLICATIONS_MAX));
+    if let Some(more @ 1..) = problems.len().checked_sub(APPLICATIONS_MAX) {
+        markup.element("li", &[], &format!("and {more} more"));
     }
     markup.close("ul");
     markup.close("section");
@@ -233,7 +230,10 @@ fn codecs(markup: &mut Markup, report: &Report) {
     let used = codecs.clone().filter(|(_, codec)| codec.records > 0);
     let bars: Vec<Source> = used
         .map(|(name, codec)| Source {
-            name: format!("{name}, {} times less", charts::times(codec.factor())),
+            name: match codec.factor() {
+                1.05.. => format!("{name}, {} times less", charts::times(codec.factor())),
+                _ => name.to_string(),
+            },
             what: words::count(codec.records, "record", "records"),
             bytes: codec.stored_bytes,
         })

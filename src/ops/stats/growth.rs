@@ -44,8 +44,12 @@ pub fn growth<'m>(
     history: &History,
     is_meant: &dyn Fn(&SeriesName) -> bool,
 ) -> Growth {
-    let mut counted = history.clone();
-    counted.series.retain(|name, _| is_meant(name));
+    let meant = history.series.iter().filter(|(name, _)| is_meant(name));
+    let mut counted = History {
+        series: meant
+            .map(|(name, spans)| (name.clone(), spans.clone()))
+            .collect(),
+    };
     let mut firsts: BTreeMap<SeriesName, &Manifest> = BTreeMap::new();
     for manifest in manifests {
         let name = SeriesName::of(manifest);

@@ -134,8 +134,8 @@ impl RepoStatus {
                 format!("DAMAGE: the last check found {objects} to be wrong.")
             }
             (lost, _) => {
-                let parts = words::count(lost, "pack or chunk", "packs and chunks");
-                format!("DAMAGE: {parts} of the repository lost.")
+                let parts = words::count(lost, "pack or chunk is", "packs or chunks are");
+                format!("DAMAGE: {parts} lost in the repository.")
             }
         }
     }
@@ -191,7 +191,13 @@ impl Problem {
         let name = label(name);
         let last = last.unwrap_or_default();
         match self {
-            Problem::Damaged(..) => format!("DAMAGE: {name} cannot be restored whole."),
+            Problem::Damaged(_, true) => {
+                format!("DAMAGE: the last backup of {name} cannot be restored whole.")
+            }
+            Problem::Damaged(count, false) => {
+                let count = words::count(*count, "older snapshot", "older snapshots");
+                format!("DAMAGE: {count} of {name} cannot be restored whole.")
+            }
             Problem::DrillFailed(_) => format!("DAMAGE: the last drill of {name} failed."),
             Problem::Never => format!("{name} has NO good backup."),
             Problem::Clock => format!("{name} cannot be judged: a clock is WRONG."),

@@ -57,7 +57,9 @@ struct CheckBody {
 struct SeriesBody {
     profile: String,
     host: String,
-    root: PathField,
+    /// Of what is backed up by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<PathField>,
     judged: bool,
     safe: bool,
     snapshot_count: u64,
@@ -147,7 +149,10 @@ fn series(one: &SeriesStatus, now: Timestamp) -> SeriesBody {
     SeriesBody {
         profile: one.name.profile.clone(),
         host: one.name.host.clone(),
-        root: PathField::new(&one.name.root_path),
+        root: match one.name.root_path.is_empty() {
+            true => None,
+            false => Some(PathField::new(&one.name.root_path)),
+        },
         judged: one.is_judged,
         safe: one.problems.is_empty(),
         snapshot_count: one.snapshots,

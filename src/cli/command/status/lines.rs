@@ -67,7 +67,7 @@ fn of_repo(
     };
     if status.has_damage() {
         lines.push(status.damage_words());
-        lines.push(format!("  hint: {check}"));
+        lines.push(format!("  hint: {check} --repair -n"));
     }
     lines.push(format!(
         "Repository {}: {} in {}. {}",

@@ -30,7 +30,7 @@ use crate::repo::Repo;
 use crate::repo::log::State;
 use jiff::tz::TimeZone;
 
-/// Where no store answers.
+/// A repository could not be looked at, for whatever reason.
 const UNREACHABLE: u8 = 17;
 
 /// A repository, what must be in it, and what is known of it.
@@ -106,21 +106,11 @@ fn judge(places: Vec<Place<'_>>, now: Timestamp) -> Told<'_> {
     let readable: Vec<RepoStatus> = readable.cloned().collect();
     let verdict = Verdict::of(&readable, &unreadable);
     let headline = status::headline(&readable, &unreadable, now);
-    let failures = places
-        .iter()
-        .filter_map(|place| place.status.as_ref().err());
-    let mut exits = failures.map(|failure| failure.exit);
     let exit = match verdict {
         Verdict::Safe => DONE,
         Verdict::Warnings => WARNINGS,
         Verdict::Overdue => OVERDUE,
-        Verdict::Unknown => {
-            let first = exits.next().unwrap_or(UNREACHABLE);
-            match exits.any(|exit| exit == UNREACHABLE) {
-                true => UNREACHABLE,
-                false => first,
-            }
-        }
+        Verdict::Unknown => UNREACHABLE,
         Verdict::Damaged => DAMAGE,
     };
     Told {
@@ -203,7 +193,7 @@ fn place(target: Target<'_>) -> Place<'_> {
 fn look(session: &Session, place: &Place<'_>) -> Outcome<RepoStatus> {
     let (repo, _) = session.open_target(&place.target)?;
     let (state, snapshots) = session.snapshots(&repo)?;
-    Ok(of_repo(session, &repo, &state, snapshots, &place.expected))
+    Ok(of_repo(session, &repo, &state, &snapshots, &place.expected))
 }
 
 /// Returns what is known of a repository in which these profiles must be.
@@ -211,10 +201,9 @@ pub(super) fn of_repo(
     session: &Session,
     repo: &Repo,
     state: &State,
-    mut snapshots: Vec<Snapshot>,
+    snapshots: &[Snapshot],
     expected: &[&Profile],
 ) -> RepoStatus {
-    snapshots.retain(|snapshot| session.is_meant(&snapshot.manifest));
     let zone = &session.zone;
     let expected = expected.iter().map(|profile| Expected {
         profile: profile.name.clone(),
@@ -226,7 +215,15 @@ pub(super) fn of_repo(
         host: environment::host_name(),
         expected: expected.collect(),
     };
-    status::status(repo, state, &snapshots, &options, session.cx.clock.now())
+    let now = session.cx.clock.now();
+    let mut judged = status::status(repo, state, snapshots, &options, now);
+    // Judged among all: what one of them takes in the repository depends on the others.
+    let names = session.profile_names();
+    let is_all = session.global.all || names.is_empty();
+    judged
+        .series
+        .retain(|one| is_all || names.contains(&&*one.name.profile));
+    judged
 }
 
 fn next_after<'a>(schedule: &'a Schedule, zone: &'a TimeZone) -> Box<NextAfter<'a>> {
