@@ -4,6 +4,7 @@
 //! what could fool a browser where pages are made.
 
 use crate::context::Timestamp;
+use jiff::Zoned;
 use jiff::tz::TimeZone;
 
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -116,6 +117,11 @@ pub fn local_with_zone(time: Timestamp, zone: &TimeZone) -> String {
 pub fn zone_name(time: Timestamp, zone: &TimeZone) -> String {
     let zoned = instant(time).to_zoned(zone.clone());
     zoned.strftime("%Z").to_string()
+}
+
+/// Returns a time in a zone as the calendar library has it.
+pub fn zoned(time: Timestamp, zone: &TimeZone) -> Zoned {
+    instant(time).to_zoned(zone.clone())
 }
 
 /// Returns the point in time as the calendar library has it.

@@ -4,11 +4,11 @@
 //! desk. Colours are classes: the style sheet has them for light and dark.
 
 use crate::ops::report::gather::Bar;
-use crate::ops::report::gather::Calendar;
 use crate::ops::report::gather::Factors;
-use crate::ops::report::gather::HOUR_DAYS;
 use crate::ops::report::gather::Source;
-use crate::ops::report::gather::WEEKS;
+use crate::ops::report::kept::Calendar;
+use crate::ops::report::kept::HOUR_DAYS;
+use crate::ops::report::kept::WEEKS;
 use crate::ops::report::markup::Markup;
 use crate::ops::report::markup::elided;
 use crate::ops::words;
@@ -52,8 +52,7 @@ pub(super) fn bars(markup: &mut Markup, title: &str, bars: &[Bar], colors: &[Str
         let x = LEFT + slot * number as f64 + (slot - width) / 2.0;
         let mut below = 0.0;
         for (color, bytes) in &bar.parts {
-            let height = (*bytes as f64 / top as f64).min(1.0) * PLOT_HEIGHT;
-            let height = height.min(PLOT_HEIGHT - below);
+            let height = *bytes as f64 / top.max(bar.sum()) as f64 * PLOT_HEIGHT;
             // What is not nothing can be seen.
             let height = if *bytes > 0 { height.max(1.0) } else { 0.0 };
             below += height;
@@ -104,7 +103,7 @@ fn cut_mark(markup: &mut Markup, x: f64, width: f64, text: &str) {
     let d = format!(
         "M{} {}l{} 5v4l-{} -5z",
         number_of(x - 2.0),
-        number_of(TOP + 8.0),
+        number_of(TOP + 10.0),
         number_of(width + 4.0),
         number_of(width + 4.0)
     );
@@ -117,7 +116,7 @@ fn cut_mark(markup: &mut Markup, x: f64, width: f64, text: &str) {
     } else {
         ("middle", center)
     };
-    let (x, y) = (number_of(x), number_of(TOP - 5.0));
+    let (x, y) = (number_of(x), number_of(TOP - 6.0));
     let at = [("x", &*x), ("y", &y), ("text-anchor", anchor)];
     markup.element("text", &at, &format!("{text} ↑"));
 }
@@ -179,6 +178,8 @@ fn ticks(most: u64) -> (u64, u64) {
     (top, step)
 }
 
+type Value = fn(&Factors) -> f64;
+
 /// Draws factors as lines, each ten times as high as the one below.
 pub(super) fn factors(markup: &mut Markup, title: &str, points: &[Factors]) {
     let highest = points
@@ -203,7 +204,7 @@ pub(super) fn factors(markup: &mut Markup, title: &str, points: &[Factors]) {
         grid_line(markup, y, &format!("{}×", times(10f64.powi(decade))));
     }
     let step = PLOT_WIDTH / (points.len().max(2) - 1) as f64;
-    let values: [(&str, fn(&Factors) -> f64); 3] = [
+    let values: [(&str, Value); 3] = [
         // The one that the others may lie on first.
         ("line s2", |one| one.all),
         ("line s0", |one| one.dedup),

@@ -6,9 +6,10 @@ use crate::context::Timestamp;
 use crate::format::history::SeriesName;
 use crate::format::history::day_of;
 use crate::id::SnapshotId;
-use crate::ops::keep;
 use crate::ops::keep::Policy;
-use crate::ops::keep::Verdict as Kept;
+use crate::ops::report::kept;
+use crate::ops::report::kept::Calendar;
+use crate::ops::report::kept::Reason;
 use crate::ops::snapshots::Snapshot;
 use crate::ops::stats::FileKind;
 use crate::ops::stats::StatsReport;
@@ -16,10 +17,9 @@ use crate::ops::status;
 use crate::ops::status::RepoStatus;
 use crate::ops::status::Verdict;
 use crate::ops::words;
-use jiff::Zoned;
-use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 /// Bars of a chart: more are too thin for a phone.
@@ -29,12 +29,7 @@ pub(super) const COLORS: usize = 5;
 /// Rows of the chart of what costs most.
 const SOURCES_MAX: usize = 10;
 /// Rows of the tables of snapshots and drills.
-const ROWS_MAX: usize = 40;
-/// Weeks of the calendar.
-pub(super) const WEEKS: usize = 53;
-/// Days that are shown by hours.
-pub(super) const HOUR_DAYS: usize = 7;
-
+pub(super) const ROWS_MAX: usize = 40;
 /// What is beside the figures.
 #[derive(Debug, Clone, Default)]
 pub struct ReportOptions {
@@ -106,21 +101,6 @@ pub(super) struct Source {
     pub bytes: u64,
 }
 
-/// Which days and hours have snapshots.
-#[derive(Debug, Default)]
-pub(super) struct Calendar {
-    /// The Monday the calendar begins with.
-    pub first: Option<Date>,
-    /// Today.
-    pub last: Option<Date>,
-    /// Snapshots by day, and why they are kept.
-    pub days: BTreeMap<Date, (u64, String)>,
-    /// Snapshots of the last days by hour.
-    pub hours: BTreeMap<(Date, i8), u64>,
-    /// Snapshots before it begins.
-    pub older: u64,
-}
-
 /// A snapshot in the table.
 #[derive(Debug, Clone)]
 pub(super) struct SnapshotRow {
@@ -155,7 +135,7 @@ pub fn gather(
     let verdict = Verdict::of(std::slice::from_ref(&status), &[]);
     let headline = status::headline(std::slice::from_ref(&status), &[], now);
     let colors = Colors::of(&stats);
-    let why = reasons(snapshots, options, zone, now);
+    let why = kept::reasons(snapshots, options, zone, now);
     let mut report = Report {
         name: options.name.clone(),
         now,
@@ -167,8 +147,8 @@ pub fn gather(
         factors: factors(snapshots, zone),
         files: files(&stats),
         tables: tables(&stats),
-        calendar: calendar(snapshots, &why, zone, now),
-        rules: rules(&why),
+        calendar: kept::calendar(snapshots, &why, zone, now),
+        rules: kept::rules(&why),
         snapshots: Vec::new(),
         proofs: proofs(snapshots),
         colors: colors.names,
@@ -214,10 +194,6 @@ fn label(name: &SeriesName) -> String {
     }
 }
 
-fn zoned(at: Timestamp, zone: &TimeZone) -> Zoned {
-    words::instant(at).to_zoned(zone.clone())
-}
-
 fn backups(snapshots: &[Snapshot], colors: &Colors, zone: &TimeZone) -> Vec<Bar> {
     let newest = &snapshots[snapshots.len().saturating_sub(BARS_MAX)..];
     let bars = newest.iter().map(|one| {
@@ -252,6 +228,16 @@ fn days(stats: &StatsReport, colors: &Colors) -> Days {
             parts: Vec::new(),
         })
         .collect();
+    let spans = stats.series.iter().flat_map(|one| &one.growth.spans);
+    let merged = spans.filter(|(first, span)| span.last_day.saturating_sub(*first) >= bar_days);
+    // What was added up long ago stands where it ended, and says that it is no single bar.
+    let merged = merged.map(|(_, span)| span.last_day.saturating_sub(begin) / bar_days);
+    for at in merged.collect::<BTreeSet<u64>>() {
+        let bar = usize::try_from(at).ok().and_then(|at| bars.get_mut(at));
+        if let Some(bar) = bar {
+            bar.label = format!("until {}", date_of(begin + (at + 1) * bar_days - 1));
+        }
+    }
     for ((day, color), bytes) in by_day {
         let at = day.saturating_sub(begin) / bar_days;
         let Some(bar) = usize::try_from(at).ok().and_then(|at| bars.get_mut(at)) else {
@@ -271,7 +257,7 @@ fn date_of(day: u64) -> String {
     let ns = i64::try_from(day)
         .unwrap_or(0)
         .saturating_mul(86_400_000_000_000);
-    let date = zoned(Timestamp(ns), &TimeZone::UTC);
+    let date = words::zoned(Timestamp(ns), &TimeZone::UTC);
     date.strftime("%Y-%m-%d").to_string()
 }
 
@@ -337,108 +323,6 @@ fn tables(stats: &StatsReport) -> Vec<Source> {
         bytes: table.stored_bytes,
     });
     sources.collect()
-}
-
-/// Why each snapshot stays, or that the next prune removes it.
-struct Reason {
-    /// The names of the rules.
-    rules: Vec<String>,
-    text: String,
-}
-
-fn reasons(
-    snapshots: &[Snapshot],
-    options: &ReportOptions,
-    zone: &TimeZone,
-    now: Timestamp,
-) -> HashMap<SnapshotId, Reason> {
-    let mut reasons = HashMap::new();
-    for (profile, policy) in &options.policies {
-        let is_of = |one: &&Snapshot| one.manifest.profile == *profile;
-        let of_profile: Vec<Snapshot> = snapshots.iter().filter(is_of).cloned().collect();
-        // A policy that is refused is told by `prune`, and removes nothing.
-        let judged = keep::judge(&of_profile, policy, zone, now).unwrap_or_default();
-        reasons.extend(judged.iter().map(|kept| (kept.id, reason(kept))));
-    }
-    for one in snapshots {
-        reasons.entry(one.id).or_insert_with(|| Reason {
-            rules: vec!["no policy: kept until forgotten".to_string()],
-            text: "no policy".to_string(),
-        });
-    }
-    reasons
-}
-
-fn reason(kept: &Kept) -> Reason {
-    match &kept.goes {
-        Some(goes) => Reason {
-            rules: vec!["goes with the next prune".to_string()],
-            text: format!("goes: {goes}"),
-        },
-        None => {
-            let rules: Vec<String> = kept.rules.iter().map(ToString::to_string).collect();
-            Reason {
-                text: rules.join(", "),
-                rules,
-            }
-        }
-    }
-}
-
-fn rules(reasons: &HashMap<SnapshotId, Reason>) -> Vec<(String, u64)> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for rule in reasons.values().flat_map(|reason| &reason.rules) {
-        *counts.entry(rule).or_default() += 1;
-    }
-    let mut counts: Vec<(String, u64)> = counts
-        .into_iter()
-        .map(|(rule, n)| (rule.to_string(), n))
-        .collect();
-    counts.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), rule.clone()));
-    counts.truncate(ROWS_MAX);
-    counts
-}
-
-fn calendar(
-    snapshots: &[Snapshot],
-    why: &HashMap<SnapshotId, Reason>,
-    zone: &TimeZone,
-    now: Timestamp,
-) -> Calendar {
-    let today = zoned(now, zone).date();
-    let weekday = i64::from(today.weekday().to_monday_zero_offset());
-    let back = |days: i64| today.checked_sub(jiff::Span::new().days(days)).ok();
-    let first = back(weekday + 7 * (WEEKS as i64 - 1));
-    let first_by_hour = back(HOUR_DAYS as i64 - 1);
-    let mut calendar = Calendar {
-        first,
-        last: Some(today),
-        ..Calendar::default()
-    };
-    for one in snapshots {
-        let at = zoned(one.manifest.started_at, zone);
-        if Some(at.date()) < first {
-            calendar.older += 1;
-            continue;
-        }
-        if at.date() > today {
-            continue;
-        }
-        let day = calendar.days.entry(at.date()).or_default();
-        day.0 += 1;
-        if let Some(reason) = why.get(&one.id)
-            && day.1.len() < 120
-            && !day.1.split("; ").any(|other| other == reason.text)
-        {
-            let between = if day.1.is_empty() { "" } else { "; " };
-            day.1.push_str(between);
-            day.1.push_str(&reason.text);
-        }
-        if first_by_hour <= Some(at.date()) {
-            *calendar.hours.entry((at.date(), at.hour())).or_default() += 1;
-        }
-    }
-    calendar
 }
 
 fn what(one: &Snapshot) -> String {

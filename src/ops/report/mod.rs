@@ -7,8 +7,10 @@
 
 mod charts;
 mod gather;
+mod kept;
 mod markup;
 mod page;
+mod parts;
 mod sections;
 
 pub use gather::Report;

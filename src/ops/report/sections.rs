@@ -3,17 +3,23 @@
 use crate::context::Timestamp;
 use crate::ops::report::Report;
 use crate::ops::report::charts;
-use crate::ops::report::charts::SERIES_CLASSES;
 use crate::ops::report::gather::Bar;
 use crate::ops::report::gather::Source;
 use crate::ops::report::markup::Markup;
 use crate::ops::report::markup::elided;
+use crate::ops::report::parts::NAME_CHARS_MAX;
+use crate::ops::report::parts::begin;
+use crate::ops::report::parts::begin_card;
+use crate::ops::report::parts::details;
+use crate::ops::report::parts::empty;
+use crate::ops::report::parts::heat_legend;
+use crate::ops::report::parts::legend;
+use crate::ops::report::parts::table;
 use crate::ops::status;
 use crate::ops::status::SeriesStatus;
 use crate::ops::words;
 
 const SECOND_NS: i64 = 1_000_000_000;
-const NAME_CHARS_MAX: usize = 60;
 /// Rows of the table of applications.
 const APPLICATIONS_MAX: usize = 50;
 
@@ -176,7 +182,11 @@ fn over_time(markup: &mut Markup, report: &Report) {
         7 => "Stored by week".to_string(),
         days => format!("Stored by spans of {days} days"),
     };
-    begin_card(markup, &title, "With what was removed since.");
+    begin_card(
+        markup,
+        &title,
+        "With what was removed since; days long ago are one bar.",
+    );
     let has_bars = report.days.bars.iter().any(|bar| bar.sum() > 0);
     if has_bars {
         charts::bars(markup, &title, &report.days.bars, &report.colors);
@@ -401,62 +411,6 @@ pub(super) fn proofs(markup: &mut Markup, report: &Report) {
     markup.close("section");
 }
 
-fn begin(markup: &mut Markup, title: &str) {
-    markup.open("section", &[]);
-    markup.element("h2", &[], title);
-}
-
-fn begin_card(markup: &mut Markup, title: &str, about: &str) {
-    markup.open("article", &[]);
-    markup.element("h3", &[], title);
-    markup.element("p", &[("class", "quiet")], about);
-}
-
-fn empty(markup: &mut Markup, text: &str) {
-    markup.element("p", &[("class", "note")], text);
-}
-
-fn legend(markup: &mut Markup, names: &[String]) {
-    markup.open("ul", &[("class", "legend")]);
-    for (name, class) in names.iter().zip(SERIES_CLASSES) {
-        markup.open("li", &[]);
-        swatch(markup, class);
-        markup.text(&elided(name, NAME_CHARS_MAX));
-        markup.close("li");
-    }
-    markup.close("ul");
-}
-
-fn heat_legend(markup: &mut Markup) {
-    markup.open("ul", &[("class", "legend")]);
-    let steps = [
-        ("none", "none"),
-        ("h1", "1"),
-        ("h2", "2–5"),
-        ("h3", "6–23"),
-        ("h4", "24 or more"),
-    ];
-    for (class, text) in steps {
-        markup.open("li", &[]);
-        swatch(markup, class);
-        markup.text(text);
-        markup.close("li");
-    }
-    markup.close("ul");
-}
-
-fn swatch(markup: &mut Markup, class: &'static str) {
-    let at = [
-        ("class", "swatch"),
-        ("viewBox", "0 0 10 10"),
-        ("aria-hidden", "true"),
-    ];
-    markup.open("svg", &at);
-    let at = [("class", class), ("width", "10"), ("height", "10")];
-    markup.shape("rect", &at);
-    markup.close("svg");
-}
-
 fn bar_table(markup: &mut Markup, title: &str, head: &str, bars: &[Bar], colors: &[String]) {
     let heads = [head, "Application", ">Stored"];
     let rows = bars.iter().rev().flat_map(|bar| {
@@ -470,50 +424,4 @@ fn bar_table(markup: &mut Markup, title: &str, head: &str, bars: &[Bar], colors:
         })
     });
     details(markup, title, &heads, &rows.collect::<Vec<_>>());
-}
-
-/// A table behind a chart, closed until it is asked for.
-fn details(markup: &mut Markup, title: &str, heads: &[&str], rows: &[Vec<String>]) {
-    markup.open("details", &[]);
-    markup.element("summary", &[], &format!("{title}: table"));
-    table(markup, title, heads, rows);
-    markup.close("details");
-}
-
-/// A table; heads that begin with `>` are of numbers.
-fn table(markup: &mut Markup, title: &str, heads: &[&str], rows: &[Vec<String>]) {
-    let at = [
-        ("class", "scroll"),
-        ("tabindex", "0"),
-        ("role", "region"),
-        ("aria-label", title),
-    ];
-    markup.open("div", &at);
-    markup.open("table", &[]);
-    markup.open("thead", &[]);
-    markup.open("tr", &[]);
-    let class = |head: &str| {
-        if head.starts_with('>') {
-            "number"
-        } else {
-            "word"
-        }
-    };
-    for head in heads {
-        let at = [("scope", "col"), ("class", class(head))];
-        markup.element("th", &at, head.trim_start_matches('>'));
-    }
-    markup.close("tr");
-    markup.close("thead");
-    markup.open("tbody", &[]);
-    for row in rows {
-        markup.open("tr", &[]);
-        for (cell, head) in row.iter().zip(heads) {
-            markup.element("td", &[("class", class(head))], cell);
-        }
-        markup.close("tr");
-    }
-    markup.close("tbody");
-    markup.close("table");
-    markup.close("div");
 }

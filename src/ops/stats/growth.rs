@@ -139,7 +139,7 @@ mod tests {
             host: "another".into(),
             ..SeriesName::default()
         };
-        let of_another = growth(&all, &history, &|series| *series == name);
+        let of_another = super::growth(&all, &history, &|series: &SeriesName| *series == name);
         assert_eq!(of_another, Growth::default());
     }
 

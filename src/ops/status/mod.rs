@@ -290,9 +290,9 @@ impl Facts<'_> {
             .filter(|(made, _)| !believed(made.at))
             .count();
         counted.retain(|(made, _)| believed(made.at));
-        let complete = counted.iter().filter(|(_, manifest)| !manifest.partial);
+        let mut complete = counted.iter().filter(|(_, manifest)| !manifest.partial);
         let times: Vec<Timestamp> = complete.clone().map(|(made, _)| made.at).collect();
-        let last = complete.last();
+        let last = complete.next_back();
         let newest = counted.last();
         let partial = newest.filter(|(_, manifest)| manifest.partial);
         let proof = self.proof(members);
