@@ -41,6 +41,7 @@ pub(super) struct Reason {
     pub text: String,
 }
 
+/// Returns why each snapshot stays, or that it goes.
 pub(super) fn reasons(
     snapshots: &[Snapshot],
     options: &ReportOptions,
@@ -51,9 +52,11 @@ pub(super) fn reasons(
     for (profile, policy) in &options.policies {
         let is_of = |one: &&Snapshot| one.manifest.profile == *profile;
         let of_profile: Vec<Snapshot> = snapshots.iter().filter(is_of).cloned().collect();
-        // A policy that is refused is told by `prune`, and removes nothing.
-        let judged = keep::judge(&of_profile, policy, zone, now).unwrap_or_default();
-        reasons.extend(judged.iter().map(|kept| (kept.id, reason(kept))));
+        match keep::judge(&of_profile, policy, zone, now) {
+            Ok(judged) => reasons.extend(judged.iter().map(|kept| (kept.id, reason(kept)))),
+            // It removes nothing; why it is refused is told by `prune`.
+            Err(_) => reasons.extend(of_profile.iter().map(|one| (one.id, refused()))),
+        }
     }
     for one in snapshots {
         reasons.entry(one.id).or_insert_with(|| Reason {
@@ -62,6 +65,13 @@ pub(super) fn reasons(
         });
     }
     reasons
+}
+
+fn refused() -> Reason {
+    Reason {
+        rules: vec!["the policy is refused: statekeep prune -n".to_string()],
+        text: "policy refused".to_string(),
+    }
 }
 
 fn reason(kept: &Kept) -> Reason {
@@ -80,6 +90,7 @@ fn reason(kept: &Kept) -> Reason {
     }
 }
 
+/// Returns how many snapshots each rule keeps, the most first.
 pub(super) fn rules(reasons: &HashMap<SnapshotId, Reason>) -> Vec<(String, u64)> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for rule in reasons.values().flat_map(|reason| &reason.rules) {
@@ -94,6 +105,7 @@ pub(super) fn rules(reasons: &HashMap<SnapshotId, Reason>) -> Vec<(String, u64)>
     counts
 }
 
+/// Returns when there are snapshots.
 pub(super) fn calendar(
     snapshots: &[Snapshot],
     why: &HashMap<SnapshotId, Reason>,
