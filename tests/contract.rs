@@ -8,6 +8,7 @@ use statekeep::store::Folder;
 use statekeep::store::Key;
 use statekeep::store::MemoryStore;
 use statekeep::store::Put;
+use statekeep::store::StagedStore;
 use statekeep::store::Store;
 use std::cell::Cell;
 use std::env;
@@ -30,6 +31,34 @@ fn memory_store_keeps_the_contract() {
 #[test]
 fn faulty_store_without_faults_keeps_the_contract() {
     check_contract(&|| Box::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+}
+
+#[test]
+fn a_staged_store_keeps_the_contract() {
+    let room = tempfile::tempdir().unwrap();
+    check_contract(&|| {
+        let below = Arc::new(MemoryStore::new());
+        Box::new(StagedStore::over(below, room.path()).unwrap())
+    });
+}
+
+#[test]
+fn what_is_staged_is_seen_above_and_not_below() {
+    let room = tempfile::tempdir().unwrap();
+    let below = Arc::new(MemoryStore::new());
+    let (old, new) = (Key::slot(1), Key::slot(2));
+    below.put_new(&old, b"old").unwrap();
+    let staged = StagedStore::over(below.clone(), room.path()).unwrap();
+
+    assert_eq!(staged.put_new(&old, b"other").unwrap(), Put::Taken);
+    assert_eq!(staged.put_new(&new, b"new").unwrap(), Put::Created);
+    assert!(staged.delete(&old).is_err());
+
+    assert_eq!(staged.get(&old).unwrap().unwrap(), b"old");
+    assert_eq!(staged.get_range(&new, 1..9).unwrap().unwrap(), b"ew");
+    assert_eq!(staged.list(Folder::Log).unwrap().len(), 2);
+    assert_eq!(below.get(&new).unwrap(), None);
+    assert_eq!(std::fs::read_dir(room.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::id::RepoId;
 use crate::repo::secrets::Secrets;
 use crate::store::Key;
 use crate::store::Put;
+use crate::store::StagedStore;
 use crate::store::Store;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -174,6 +175,27 @@ impl Repo {
             keyring,
             secrets,
             cache_dir,
+        })
+    }
+
+    /// Returns the same repository with what is put from now on in a file of its own: it is seen by
+    /// who works with what is returned, and by nobody else.
+    pub fn staged(&self, room: &Path) -> Result<Repo> {
+        let store = StagedStore::over(Arc::clone(&self.store), room)?;
+        let (config, config_bytes) = (self.config.clone(), self.config_bytes.clone());
+        let public = self.config.public_secret.unwrap_or_default();
+        let public = Keyring {
+            id_secret: public,
+            generations: vec![(1, public)],
+        };
+        let secrets = Secrets::new(config.suite, self.keyring.as_ref().unwrap_or(&public))?;
+        Ok(Repo {
+            store: Arc::new(store),
+            config,
+            config_bytes,
+            keyring: self.keyring.clone(),
+            secrets,
+            cache_dir: self.cache_dir.clone(),
         })
     }
 

@@ -7,6 +7,7 @@
 mod dir;
 mod faulty;
 mod memory;
+mod staged;
 
 pub use dir::DirStore;
 pub use faulty::FaultyStore;
@@ -15,6 +16,7 @@ pub use faulty::Repeat;
 pub use faulty::StoreFault;
 pub use faulty::When;
 pub use memory::MemoryStore;
+pub use staged::StagedStore;
 
 use crate::context::Timestamp;
 use crate::error::Result;
