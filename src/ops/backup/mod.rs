@@ -23,12 +23,15 @@ mod run;
 mod scan;
 mod seen;
 mod source;
+mod stage;
 mod stream;
 mod unfinished;
 
 pub(super) use databases::Finder;
 pub(super) use databases::Sniffed;
 pub(super) use source::Source;
+pub(super) use stage::again;
+pub(super) use stage::stage;
 
 use crate::codec::sha256::Sha256Sum;
 use crate::context::Context;

@@ -47,6 +47,16 @@ impl Unfinished {
         Ok(unfinished)
     }
 
+    /// Begins with nothing, and leaves no note: the packs go with this run.
+    pub(super) fn apart(state: &State) -> Unfinished {
+        Unfinished {
+            packs: BTreeMap::new(),
+            since: state.position,
+            path: None,
+            file: None,
+        }
+    }
+
     fn take_over(&mut self, cx: &Context, repo: &Repo, state: &State) -> Result<()> {
         let Some(path) = &self.path else {
             return Ok(());

@@ -25,8 +25,6 @@ use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::reach::Visitor;
 use crate::repo::reach::Walk;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 
 /// What is there now, saved.
 pub(super) struct Safety<'r> {
@@ -58,31 +56,15 @@ pub(super) fn take<'r>(
     {
         return Ok(None);
     }
-    let included = like.included.iter().map(|path| OsStr::from_bytes(path));
-    let mut paths: Vec<_> = included.map(|path| root.join(path)).collect();
-    if like.included.is_empty() {
-        paths.push(root.clone());
-    }
-    paths.retain(|path| path.symlink_metadata().is_ok());
-    if paths.is_empty() {
+    let Some(again) = backup::again(like, &root, &options.host)? else {
         return Ok(None);
-    }
+    };
     let options = BackupOptions {
-        paths,
-        root: Some(root),
-        files: like.rules.taken.clone(),
-        profile: like.profile.clone(),
-        scope: like.scope.clone(),
-        host: options.host.clone(),
         app_version: options.app_version.clone(),
-        exclude: like.rules.exclude.clone(),
-        secrets: like.rules.secrets.clone(),
-        one_file_system: like.rules.one_file_system,
-        skip_cache_dirs: like.rules.skip_cache_dirs,
         free_pages: FreePages::Exact,
         tags: vec![SAFETY_TAG.to_string()],
         replaced,
-        ..BackupOptions::default()
+        ..again
     };
     let report = backup::backup(cx, repo, &options)?;
     let id = report.snapshot.ok_or_else(|| Error::Refused {
