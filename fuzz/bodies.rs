@@ -49,6 +49,7 @@ use statekeep::repo::Access;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::chunks::Scratch;
+use statekeep::source::sqlite::btree as pages;
 use statekeep::store::Key;
 use statekeep::store::MemoryStore;
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ pub(crate) type Body = fn(&[u8]);
 
 /// Every target by name.
 #[allow(dead_code, reason = "each fuzz target uses one")]
-pub(crate) const ALL: [(&str, Body); 15] = [
+pub(crate) const ALL: [(&str, Body); 16] = [
     ("config", config),
     ("key_slot", key_slot),
     ("container", container),
@@ -80,6 +81,7 @@ pub(crate) const ALL: [(&str, Body); 15] = [
     ("wire", wire),
     ("chunk_reader", chunk_reader),
     ("archive", archive),
+    ("btree", btree),
 ];
 
 const MANIFEST_KEY: [u8; 32] = [5; 32];
@@ -198,6 +200,36 @@ pub(crate) fn extents(bytes: &[u8]) {
 pub(crate) fn databases(bytes: &[u8]) {
     if let Ok(records) = database::decode(bytes) {
         assert_eq!(database::decode(&database::encode(&records)), Ok(records));
+    }
+}
+
+/// A SQLite database, page by page: what a comparison of two of them reads.
+pub(crate) fn btree(bytes: &[u8]) {
+    let _ = pages::values(bytes, 50);
+    for count in [0, 1, 3] {
+        if let Ok(first) = pages::first_values(bytes, count) {
+            let found = format!("{:?}", pages::values(&first, count));
+            assert_eq!(found, format!("{:?}", pages::values(bytes, count)));
+        }
+    }
+    let Ok(layout) = pages::Layout::parse(bytes) else {
+        return;
+    };
+    for (number, bytes) in (1..).zip(bytes.chunks(layout.page_bytes as usize)) {
+        let _ = layout.is_reserved(number);
+        let _ = pages::overflow(&layout, bytes);
+        let _ = pages::trunk(&layout, bytes);
+        let Ok(page) = pages::Page::parse(&layout, number, bytes) else {
+            continue;
+        };
+        let _ = page.first_rowid();
+        if let Ok(children) = page.children() {
+            assert_eq!(children.is_empty(), page.is_leaf);
+        }
+        for cell in (0..page.cell_count()).filter_map(|cell| page.cell(cell).ok()) {
+            assert!(cell.local.len() as u64 <= cell.payload_bytes);
+            let _ = pages::values(cell.local, 50);
+        }
     }
 }
 

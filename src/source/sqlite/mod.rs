@@ -15,6 +15,7 @@
 //! file, not even to look at it: POSIX locks belong to the process, and the first close drops
 //! them all.
 
+pub mod btree;
 mod check;
 mod copy;
 mod facts;
@@ -22,6 +23,7 @@ mod free;
 mod handle;
 mod header;
 mod image;
+mod keys;
 mod merge;
 mod open;
 mod overlay;
@@ -36,6 +38,7 @@ pub use facts::Facts;
 pub use header::MAGIC;
 pub use image::Depth;
 pub use image::Image;
+pub use keys::key_columns;
 pub use merge::merge_log;
 pub use peek::first_bytes;
 pub use refusal::Obstacle;
