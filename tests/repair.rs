@@ -37,11 +37,11 @@ use tempfile::TempDir;
 /// A source, a repository in memory and the cache of one machine.
 pub(crate) struct World {
     pub(crate) scratch: TempDir,
-    store: Arc<MemoryStore>,
+    pub(crate) store: Arc<MemoryStore>,
 }
 
 impl World {
-    fn new(plain: bool) -> World {
+    pub(crate) fn new(plain: bool) -> World {
         let world = World {
             scratch: tempfile::tempdir().unwrap(),
             store: Arc::new(MemoryStore::new()),
@@ -52,7 +52,7 @@ impl World {
         world
     }
 
-    fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.scratch.path().join("source")
     }
 

@@ -47,6 +47,8 @@ pub(super) use key::KeyArgs;
 pub(super) use key::KeyCommand;
 pub(super) use key::NewPasswordArgs;
 pub(super) use look::CatArgs;
+pub(super) use look::DiffArgs;
+pub(super) use look::FindArgs;
 pub(super) use look::LsArgs;
 pub(super) use measure::ReportArgs;
 pub(super) use measure::StatsArgs;
@@ -77,8 +79,8 @@ Put STATEKEEP_REPO=/mnt/backups into the environment to leave out -r.";
 
 const CODES: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 finished with warnings · 4 damage found ·
-10 no repository · 11 busy · 12 wrong key · 13 not found · 14 confirmation needed ·
-15 application running · 16 no space · 17 store unreachable ·
+5 differences found · 10 no repository · 11 busy · 12 wrong key · 13 not found ·
+14 confirmation needed · 15 application running · 16 no space · 17 store unreachable ·
 18 format newer than this program · 20 overdue · 130/143 interrupted, state safe";
 
 /// The whole command line.
@@ -248,6 +250,21 @@ Examples:
 Example:
   statekeep cat latest:config/app.toml")]
     Cat(CatArgs),
+    /// Find files in all snapshots, and where their content changed
+    #[command(before_long_help = "\
+Examples:
+  statekeep find app.toml                 a name, in any directory
+  statekeep find '/rules/**/*.toml' -p homecore
+  statekeep find .env --in latest --in '2 weeks ago'")]
+    Find(FindArgs),
+    /// Compare two snapshots, or a snapshot with what is there now: files, and rows of databases
+    #[command(before_long_help = "\
+Examples:
+  statekeep diff latest                           what changed since the last backup
+  statekeep diff latest~1 latest                  what changed between two backups
+  statekeep diff yesterday latest --only '*.db' --rows
+  statekeep diff latest -- config data/app.db     only these paths")]
+    Diff(DiffArgs),
     /// Remove the snapshots a policy does not keep, and give their space back
     #[command(before_long_help = "\
 Examples:

@@ -6,9 +6,11 @@ mod check;
 mod check_archive;
 mod config;
 mod demo;
+mod diff;
 mod drill;
 mod export;
 mod files;
+mod find;
 mod forget;
 mod guard;
 mod hold;
@@ -41,6 +43,8 @@ const DAMAGE: u8 = 4;
 
 /// Something is overdue.
 const OVERDUE: u8 = 20;
+/// Finished, and found differences.
+const DIFFERENT: u8 = 5;
 
 /// Runs a command.
 pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
@@ -57,6 +61,8 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Guard(args) => guard::run(session, &args),
         Command::Ls(args) => files::ls(session, &args),
         Command::Cat(args) => files::cat(session, &args),
+        Command::Find(args) => find::run(session, &args),
+        Command::Diff(args) => diff::run(session, &args),
         Command::Prune(args) => prune::run(session, &args),
         Command::Forget(args) => forget::run(session, &args),
         Command::Hold(args) => hold::run(session, &args),
