@@ -406,6 +406,25 @@ fn a_few_rows_cost_a_few_chunks_whatever_the_size() {
     );
 }
 
+/// One row on every page: everything that differs has to be read, and only once.
+#[test]
+fn rows_everywhere_are_read_once_from_each_side() {
+    let (place, conn, old) = filled(60_000);
+    conn.execute_batch("UPDATE kv SET v = 'x' || k WHERE k % 100 = 0; CREATE INDEX i ON other (a)")
+        .unwrap();
+    let new = place.backup();
+
+    let told = place.tables(&old, &new);
+
+    let bytes = std::fs::metadata(place.path()).unwrap().len();
+    assert_eq!((told.tables.len(), told.tables[0].rows.changed), (1, 600));
+    assert!(
+        told.read_bytes <= 2 * bytes + (4 << 20),
+        "{} of {bytes}",
+        told.read_bytes
+    );
+}
+
 #[test]
 fn rows_are_named_by_their_numbers_and_keys() {
     let (place, conn, _) = filled(10);

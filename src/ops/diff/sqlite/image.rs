@@ -5,10 +5,10 @@ use crate::disk::unnamed_file;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::list::HOLE;
-use crate::format::list::Stream;
 use crate::format::pack::CHUNK_BYTES_MAX;
 use crate::id::ChunkId;
 use crate::ops::diff::sqlite::Fault;
+use crate::ops::diff::sqlite::Stored;
 use crate::ops::inspect;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
@@ -17,6 +17,7 @@ use crate::repo::stream::Pieces;
 use crate::source::sqlite::btree::Damage;
 use crate::source::sqlite::btree::Encoding;
 use crate::source::sqlite::btree::Layout;
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -24,6 +25,9 @@ use std::path::Path;
 
 /// Bytes of chunks that are kept for the pages around.
 const CACHE_BYTES: usize = 12 << 20;
+
+/// What its files are called in errors.
+const NAMELESS: &str = "(a file without a name)";
 
 /// A run of bytes of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +49,12 @@ pub(super) struct Image<'a> {
     /// The chunks used last, the newest at the end.
     cache: VecDeque<(usize, Vec<u8>)>,
     cached_bytes: usize,
+    room: &'a Path,
     /// Everything, once it was put together.
     file: Option<File>,
+    /// Pages that are needed again, one after the other, and where each is.
+    kept: Option<File>,
+    kept_at: HashMap<u32, u64>,
     /// Bytes of chunks that were read.
     pub read_bytes: u64,
 }
@@ -56,11 +64,12 @@ impl<'a> Image<'a> {
     pub(super) fn open(
         cx: &'a Context,
         chunks: &'a Chunks<'a>,
-        stream: &Stream,
-        size_bytes: u64,
+        room: &'a Path,
+        stored: &Stored,
     ) -> Result<Image<'a>, Fault> {
+        let Stored { stream, size_bytes } = *stored;
         let mut scratch = Scratch::default();
-        let mut pieces = Pieces::begin(chunks, stream, size_bytes);
+        let mut pieces = Pieces::begin(chunks, &stream, size_bytes);
         let mut runs = Vec::new();
         while let Some(piece) = pieces.next(&mut scratch)? {
             pieces.nodes.clear();
@@ -85,7 +94,10 @@ impl<'a> Image<'a> {
             page_count: 0,
             cache: VecDeque::new(),
             cached_bytes: 0,
+            room,
             file: None,
+            kept: None,
+            kept_at: HashMap::new(),
             read_bytes: 0,
         };
         // What was only ever opened has no page yet.
@@ -108,32 +120,51 @@ impl<'a> Image<'a> {
         let page_bytes = self.layout.page_bytes;
         page.resize(page_bytes as usize, 0);
         let offset = u64::from(number - 1) * u64::from(page_bytes);
-        match &self.file {
-            Some(file) => {
-                let read = file.read_exact_at(page, offset);
-                Ok(read.map_err(Error::io("read", "(a file without a name)"))?)
+        let at = match (&self.file, self.kept_at.get(&number)) {
+            (Some(file), _) => Some((file, offset)),
+            (None, Some(at)) => self.kept.as_ref().map(|kept| (kept, *at)),
+            (None, None) => None,
+        };
+        match at {
+            Some((file, at)) => {
+                let read = file.read_exact_at(page, at);
+                Ok(read.map_err(Error::io("read", self.room.join(NAMELESS)))?)
             }
             None => self.read_at(offset, page),
         }
     }
 
+    /// Keeps a page at hand, so that its chunk is not decoded again.
+    pub(super) fn keep(&mut self, number: u32, page: &[u8]) -> Result<(), Fault> {
+        let file = match self.kept.take() {
+            Some(file) => file,
+            None => unnamed_file(self.room)?,
+        };
+        let at = self.kept_at.len() as u64 * u64::from(self.layout.page_bytes);
+        let written = file.write_all_at(page, at);
+        written.map_err(Error::io("write", self.room.join(NAMELESS)))?;
+        self.kept = Some(file);
+        self.kept_at.insert(number, at);
+        Ok(())
+    }
+
     /// Puts all of it into a file, so that pages can be read in any order.
-    pub(super) fn put_together(&mut self, room: &Path) -> Result<(), Fault> {
+    pub(super) fn put_together(&mut self) -> Result<(), Fault> {
         if self.file.is_some() {
             return Ok(());
         }
-        let file = unnamed_file(room)?;
+        let file = unnamed_file(self.room)?;
         for index in 0..self.runs.len() {
             let run = self.runs[index];
             if run.id != HOLE {
                 self.fetch(index)?;
                 let bytes = self.cache.back().map_or(&[][..], |(_, bytes)| &bytes[..]);
                 let written = file.write_all_at(bytes, run.start);
-                written.map_err(Error::io("write", room.join("(a file without a name)")))?;
+                written.map_err(Error::io("write", self.room.join(NAMELESS)))?;
             }
         }
         let end = self.runs.last().map_or(0, |run| run.end);
-        file.set_len(end).map_err(Error::io("extend", room))?;
+        file.set_len(end).map_err(Error::io("extend", self.room))?;
         self.cache.clear();
         self.cached_bytes = 0;
         self.file = Some(file);

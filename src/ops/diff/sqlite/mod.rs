@@ -121,15 +121,14 @@ pub(super) fn compare(
     examples_max: usize,
 ) -> Result<DatabaseDiff> {
     let compared = (|| {
-        let mut old = Image::open(cx, chunks, &before.stream, before.size_bytes)?;
-        let mut new = Image::open(cx, chunks, &after.stream, after.size_bytes)?;
+        let mut old = Image::open(cx, chunks, room, before)?;
+        let mut new = Image::open(cx, chunks, room, after)?;
         let changes = pages::compare(&mut old, &mut new)?;
         let mut comparison = Comparison {
             before: Side::new(&mut old),
             after: Side::new(&mut new),
             reached: PageSet::new(changes.changed.page_count()),
             changes,
-            room,
             examples_max,
             order: Order::Pages,
         };
@@ -146,23 +145,22 @@ pub(super) fn compare(
     }
 }
 
-struct Comparison<'c, 'i, 'a> {
+struct Comparison<'i, 'a> {
     before: Side<'i, 'a>,
     after: Side<'i, 'a>,
     changes: Changes,
     reached: PageSet,
-    room: &'c Path,
     examples_max: usize,
     order: Order,
 }
 
-impl Comparison<'_, '_, '_> {
+impl Comparison<'_, '_> {
     fn run(&mut self) -> Result<TableDiffs, Fault> {
         if self.most_pages_differ() {
             self.put_together()?;
         }
-        let old = schema::read(&mut self.before)?;
-        let new = schema::read(&mut self.after)?;
+        let old = schema::read(&mut self.before, &mut self.reached)?;
+        let new = schema::read(&mut self.after, &mut self.reached)?;
         let mut tables = self.tables(&old, &new, Reach::Guided)?;
         if self.is_unexplained() {
             // Rows may go on in pages that changed while their own did not. Indexes have such
@@ -199,8 +197,8 @@ impl Comparison<'_, '_, '_> {
 
     /// From now on pages are read in any order.
     fn put_together(&mut self) -> Result<(), Fault> {
-        self.before.image.put_together(self.room)?;
-        self.after.image.put_together(self.room)?;
+        self.before.image.put_together()?;
+        self.after.image.put_together()?;
         self.order = Order::Rows;
         Ok(())
     }

@@ -96,10 +96,7 @@ impl Changes {
 }
 
 /// Compares two images.
-pub(super) fn compare<'a>(
-    before: &mut Image<'a>,
-    after: &mut Image<'a>,
-) -> Result<Changes, Fault> {
+pub(super) fn compare<'a>(before: &mut Image<'a>, after: &mut Image<'a>) -> Result<Changes, Fault> {
     let page_count = before.page_count.max(after.page_count);
     let mut changes = Changes {
         changed: PageSet::new(page_count),
@@ -125,6 +122,9 @@ pub(super) fn compare<'a>(
             before.read(number, &mut old)?;
             after.read(number, &mut new)?;
             if old != new {
+                // Most of them are read again, in the order of trees.
+                before.keep(number, &old)?;
+                after.keep(number, &new)?;
                 note(&mut changes, before, number, [&old, &new]);
             }
         }

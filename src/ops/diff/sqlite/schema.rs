@@ -1,6 +1,7 @@
 //! The schema of a database in a snapshot, and how two of them differ.
 
 use crate::ops::diff::sqlite::Fault;
+use crate::ops::diff::sqlite::pages::PageSet;
 use crate::ops::diff::sqlite::trees::Side;
 use crate::source::sqlite::btree;
 use crate::source::sqlite::btree::Cell;
@@ -40,7 +41,7 @@ pub struct SchemaChange {
 }
 
 /// Reads the schema: the table whose tree begins on the first page.
-pub(super) fn read(side: &mut Side<'_, '_>) -> Result<Schema, Fault> {
+pub(super) fn read(side: &mut Side<'_, '_>, reached: &mut PageSet) -> Result<Schema, Fault> {
     let mut schema = Schema::new();
     if side.image.page_count == 0 {
         return Ok(schema);
@@ -50,6 +51,7 @@ pub(super) fn read(side: &mut Side<'_, '_>) -> Result<Schema, Fault> {
     let mut bytes = Vec::new();
     while let Some((number, depth)) = ahead.pop() {
         side.read(number, &mut bytes)?;
+        reached.insert(number);
         let layout = side.image.layout;
         let page = Page::parse(&layout, number, &bytes)?;
         if page.kind == TreeKind::Index || depth > DEPTH_MAX {
@@ -64,7 +66,7 @@ pub(super) fn read(side: &mut Side<'_, '_>) -> Result<Schema, Fault> {
             let cell = page.cell(index)?;
             let rest = left.checked_sub(cell.payload_bytes);
             left = rest.ok_or(Damage("its schema is impossibly long"))?;
-            let record = record(side, &cell)?;
+            let record = record(side, &cell, reached)?;
             let values = btree::values(&record, 5)?;
             let text = |at: usize| match values.get(at) {
                 Some(Value::Text(text)) => layout.text(text),
@@ -81,11 +83,16 @@ pub(super) fn read(side: &mut Side<'_, '_>) -> Result<Schema, Fault> {
     Ok(schema)
 }
 
-fn record(side: &mut Side<'_, '_>, cell: &Cell<'_>) -> Result<Vec<u8>, Fault> {
+fn record(
+    side: &mut Side<'_, '_>,
+    cell: &Cell<'_>,
+    reached: &mut PageSet,
+) -> Result<Vec<u8>, Fault> {
     let (mut record, mut page) = (cell.local.to_vec(), Vec::new());
     let mut number = cell.overflow;
     while (record.len() as u64) < cell.payload_bytes {
         side.read(number, &mut page)?;
+        reached.insert(number);
         let (next, content) = btree::overflow(&side.image.layout, &page)?;
         record.extend_from_slice(content);
         number = next;
