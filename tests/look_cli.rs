@@ -112,6 +112,7 @@ fn diff_refuses_what_makes_no_sense() {
     let unlike = place.run(&["diff", "latest~1", "latest"]);
     let twice = place.run(&["diff", "latest~1:a", "latest:b"]);
     let none = place.run(&["diff", "feed", "--json"]);
+    let nowhere = place.run(&["diff", "latest", "--", "no/such/path"]);
     drop(db);
     fs::remove_dir_all(place.path("other")).unwrap();
     let gone = place.run(&["diff", "latest"]);
@@ -122,6 +123,7 @@ fn diff_refuses_what_makes_no_sense() {
         (code(&none), &document(&none)["code"]),
         (13, &"not-found".into())
     );
+    assert!(code(&nowhere) == 13 && stderr(&nowhere).contains("no/such/path"));
     assert_eq!(code(&gone), 13, "{}", stderr(&gone));
 }
 

@@ -27,6 +27,7 @@ pub(super) use trees::walk;
 
 use crate::context::Context;
 use crate::disk::beneath;
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::list::StreamKind;
 use crate::format::manifest::Manifest;
@@ -36,6 +37,7 @@ use crate::format::tree::Entry;
 use crate::format::tree::Kind;
 use crate::format::tree::TreeRoot;
 use crate::ops::diff::sqlite::Stored;
+use crate::ops::inspect;
 use crate::ops::restore::select::Only;
 use crate::repo::chunks::Chunks;
 use std::path::PathBuf;
@@ -115,6 +117,15 @@ pub fn diff(
     visit: &mut dyn FnMut(&Difference) -> Result<()>,
 ) -> Result<DiffReport> {
     let only = Only::parse(&options.only)?;
+    for path in &options.paths {
+        let is_there = inspect::find_entry(chunks, before, path)?.is_some()
+            || inspect::find_entry(chunks, after, path)?.is_some();
+        if !is_there {
+            let path = String::from_utf8_lossy(path);
+            let what = format!("\"{path}\", on either side,");
+            return Err(Error::NotFound { what });
+        }
+    }
     let room = chunks.repo().cache_dir().unwrap_or(&options.temp_dir);
     let mut comparison = Comparison {
         cx,
@@ -201,6 +212,9 @@ impl Comparison<'_> {
             let stored = (stored_database(old), stored_database(new));
             let database = match stored {
                 (Some(old), Some(new)) => Some(self.database(&old, &new)?),
+                _ if is_redb(old) && is_redb(new) => Some(DatabaseDiff::NotUnderstood(
+                    "its engine is redb".to_string(),
+                )),
                 _ => None,
             };
             return Ok(Some((Change::Content, database)));
@@ -264,6 +278,16 @@ impl DiffReport {
             Change::Attributes => self.attributes += 1,
             Change::Type => self.types += 1,
         }
+    }
+}
+
+fn is_redb(entry: &Entry) -> bool {
+    match &entry.kind {
+        Kind::File {
+            content: Content::Stream(stream),
+            ..
+        } => matches!(stream.kind, StreamKind::Redb { .. }),
+        _ => false,
     }
 }
 
