@@ -465,6 +465,37 @@ fn rows_are_named_by_their_numbers_and_keys() {
     );
 }
 
+#[test]
+fn of_a_table_that_was_made_anew_with_another_key_everything_went_and_came() {
+    let (place, conn, _) = filled(10);
+    let sql = "CREATE TABLE a (k PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO a VALUES (1, 2);
+        CREATE TABLE b (k, v, PRIMARY KEY (k, v)) WITHOUT ROWID; INSERT INTO b VALUES (1, 2), (1, 3)";
+    conn.execute_batch(sql).unwrap();
+    let old = place.backup();
+    let sql =
+        "DROP TABLE a; CREATE TABLE a (k INTEGER PRIMARY KEY, v); INSERT INTO a VALUES (1, 2);
+        DROP TABLE b; CREATE TABLE b (k PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO b VALUES (1, 2)";
+    conn.execute_batch(sql).unwrap();
+    let new = place.backup();
+
+    let told = place.tables(&old, &new);
+    let back = place.tables(&new, &old);
+
+    let counts = |told: &TableDiffs| {
+        let counts = told.tables.iter();
+        let counts = counts.map(|t| (t.name.clone(), t.rows.added, t.rows.removed, t.rows.changed));
+        counts.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        counts(&told),
+        [("a".into(), 1, 1, 0), ("b".into(), 1, 2, 0)]
+    );
+    assert_eq!(
+        counts(&back),
+        [("a".into(), 1, 1, 0), ("b".into(), 2, 1, 0)]
+    );
+}
+
 /// The page of the row is the same on both sides; only where it goes on something changed.
 #[test]
 fn a_change_far_inside_a_long_value_is_found() {
