@@ -151,6 +151,7 @@ enum Harm {
     Delete,
     Truncate,
     FlipMagic,
+    FlipVersion,
     FlipSalt,
     FlipRecords,
     FlipTable,
@@ -158,10 +159,11 @@ enum Harm {
     Swap,
 }
 
-const HARMS: [Harm; 8] = [
+const HARMS: [Harm; 9] = [
     Harm::Delete,
     Harm::Truncate,
     Harm::FlipMagic,
+    Harm::FlipVersion,
     Harm::FlipSalt,
     Harm::FlipRecords,
     Harm::FlipTable,
@@ -180,6 +182,7 @@ impl Harm {
             }
             Harm::Swap => return Some(other.to_vec()),
             Harm::FlipMagic => 3,
+            Harm::FlipVersion => 9,
             Harm::FlipSalt => 20,
             Harm::FlipRecords => 70,
             Harm::FlipTable => bytes.len() - 16 - pack.table_bytes as usize,

@@ -278,8 +278,29 @@ pub fn seal(keys: &DataKeys, kind: ObjectKind, salt: [u8; SALT_BYTES], plain: &[
     sealer.finish()
 }
 
-/// Opens a whole object.
+/// Opens a whole object. One that seems to be of a later version and opens as one of this is
+/// damaged: nothing but the tags covers the header.
 pub fn unseal(keys: &DataKeys, kind: ObjectKind, object: &[u8]) -> Decoded<Vec<u8>> {
+    match unseal_as_it_is(keys, kind, object) {
+        Err(Malformed::Unknown(..)) if opens_as_ours(keys, kind, object) => {
+            Err(Malformed::Bytes("its header was changed"))
+        }
+        result => result,
+    }
+}
+
+fn opens_as_ours(keys: &DataKeys, kind: ObjectKind, object: &[u8]) -> bool {
+    let mut object = object.to_vec();
+    object[9] = VERSION;
+    object[11] = WRAP_DATA_KEY;
+    let suites = (0..=u8::MAX).filter(|number| Suite::from_number(*number).is_some());
+    suites.into_iter().any(|suite| {
+        object[10] = suite;
+        unseal_as_it_is(keys, kind, &object).is_ok()
+    })
+}
+
+fn unseal_as_it_is(keys: &DataKeys, kind: ObjectKind, object: &[u8]) -> Decoded<Vec<u8>> {
     let opener = Opener::begin(keys, kind, object, object.len() as u64)?;
     let mut body = object[HEADER_BYTES..].to_vec();
     opener.unseal_segments(0, &mut body)?;
@@ -475,6 +496,30 @@ mod tests {
         assert!(built(&[0, 1, 2]).is_ok());
         for order in [&[0, 1][..], &[1, 0, 2], &[0, 2], &[0, 1, 2, 2], &[2]] {
             assert!(built(order).is_err(), "{order:?}");
+        }
+    }
+
+    /// A repository must not be called too new because a bit flipped.
+    #[test]
+    fn a_flipped_bit_of_the_header_is_damage_and_no_later_version() {
+        for suite in [Suite::Plain, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            let object = seal(&keys(suite), ObjectKind::Slot, [9; 24], b"content");
+            for bit in 0..HEADER_BYTES * 8 {
+                let mut flipped = object.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let opened = unseal(&keys(suite), ObjectKind::Slot, &flipped);
+                assert!(
+                    matches!(opened, Err(Malformed::Bytes(_))),
+                    "bit {bit}: {opened:?}"
+                );
+            }
+
+            // What was really written by another program does not open as ours.
+            let mut later = object;
+            later[9] = VERSION + 1;
+            later[HEADER_BYTES] ^= 1;
+            let opened = unseal(&keys(suite), ObjectKind::Slot, &later);
+            assert_eq!(opened, Err(Malformed::Unknown("container version", 2)));
         }
     }
 

@@ -112,10 +112,7 @@ fn open_pack(
         return Err(Error::corrupt(object(), reason));
     }
     let get = |range: Range<u64>| repo.store().get_range(&key, range)?.ok_or_else(missing);
-    let head = get(0..HEADER_BYTES as u64)?;
-    let keys = repo.secrets().data_keys();
-    let opener = Opener::begin(keys, ObjectKind::Pack, &head, stored_bytes);
-    let opener = opener.map_err(|malformed| malformed.of(object()))?;
+    let opener = chunks::open_pack(repo, pack, stored_bytes)?;
     let fetch = |range: Range<u64>| {
         let stored = opener
             .stored_range(&range)
