@@ -24,11 +24,15 @@ use statekeep::ops::snapshots;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::log as repo_log;
+use statekeep::store::FaultyStore;
 use statekeep::store::Folder;
 use statekeep::store::Key;
 use statekeep::store::MemoryStore;
 use statekeep::store::Put;
+use statekeep::store::Repeat;
 use statekeep::store::Store;
+use statekeep::store::StoreFault;
+use statekeep::store::When;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -472,6 +476,37 @@ fn a_damaged_checkpoint_is_written_again() {
             assert!(world.plan(ReadData::No).is_empty(), "{harm:?}");
             fs::remove_dir_all(world.cache()).unwrap();
             assert_eq!(world.state().snapshots, before.snapshots, "{harm:?}");
+        }
+    }
+}
+
+/// Found by `model`: one reply of the store that was lost made a snapshot one that lacks something.
+#[test]
+fn a_read_that_fails_for_once_is_no_loss() {
+    let (world, ..) = two_backups(false);
+    let repo = |store: Arc<FaultyStore>| support::open(store, None).unwrap();
+    let (state, snapshots) = snapshots::list(&context(), &world.repo()).unwrap();
+    let manifests: Vec<_> = snapshots.into_iter().map(|s| (s.id, s.manifest)).collect();
+    let counted = Arc::new(FaultyStore::new(world.store.clone()));
+    let plan = |repo: &Repo| repair::plan(&context(), repo, &state, &manifests, ReadData::All);
+    assert!(plan(&repo(counted.clone())).unwrap().is_empty());
+
+    for after_calls in 0..counted.total_calls() {
+        let store = Arc::new(FaultyStore::new(world.store.clone()));
+        let opened = repo(store.clone());
+        store.fail(StoreFault {
+            method: None,
+            after_calls,
+            when: When::Before,
+            repeat: Repeat::Once,
+        });
+
+        match plan(&opened) {
+            Ok(plan) => assert!(plan.is_empty(), "call {after_calls}: {plan:?}"),
+            Err(error) => assert!(
+                matches!(error, Error::Store { .. } | Error::Refused { .. }),
+                "call {after_calls}: {error}"
+            ),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Findings {
     /// Packs that were not what they have to be, rather than out of reach just now.
     damaged: Mutex<BTreeSet<PackId>>,
     lost_chunks: Mutex<BTreeSet<ChunkId>>,
+    /// The first thing that could not be read for a reason that may pass.
+    unsure: Mutex<Option<String>>,
     /// Paths by the node at which they were found lost.
     lost_at: Mutex<HashMap<ChunkId, LostPaths>>,
 }
@@ -99,7 +101,10 @@ impl Findings {
     pub(super) fn error(&self, error: &Error) -> Cause {
         let (cause, message) = cause_of(error);
         match (&cause, error) {
-            (Cause::Pack(pack), error) if is_damage(error) => {
+            (_, error) if !is_damage(error) => {
+                lock(&self.unsure).get_or_insert_with(|| error.to_string());
+            }
+            (Cause::Pack(pack), _) => {
                 lock(&self.damaged).insert(*pack);
             }
             (Cause::Lost, Error::Missing { object }) => {
@@ -123,6 +128,11 @@ impl Findings {
     /// Returns the chunks that no pack has.
     pub(super) fn lost_chunks(&self) -> BTreeSet<ChunkId> {
         lock(&self.lost_chunks).clone()
+    }
+
+    /// Returns what could not be read for a reason that may pass.
+    pub(super) fn unsure(&self) -> Option<String> {
+        lock(&self.unsure).clone()
     }
 
     /// Returns the packs of which something is wrong for certain.

@@ -89,6 +89,9 @@ pub struct CheckReport {
     pub lost_chunks: BTreeSet<ChunkId>,
     /// What each snapshot that is not whole lacks.
     pub losses: BTreeMap<SnapshotId, Loss>,
+    /// Something that could not be read for a reason that may pass: what is said to be lost because
+    /// of it may not be.
+    pub unsure: Option<String>,
     /// How long it took.
     pub duration_ms: u64,
 }
@@ -215,6 +218,7 @@ pub fn check_with(
     databases::attribute(&findings, snapshots, &mut attributed);
     report.losses = findings.losses(&attributed);
     report.lost_chunks = findings.lost_chunks();
+    report.unsure = findings.unsure();
     report.damaged_packs = findings.damaged_packs();
     report.damaged_packs.retain(|pack| packs.contains_key(pack));
     report.problems = findings.into_problems(&attributed);

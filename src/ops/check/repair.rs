@@ -117,7 +117,7 @@ pub fn plan(
     let marked = &state.notes.lost;
     let log = log::inspect(cx, repo)?;
     let report = check::check(cx, repo, &state.packs, snapshots, read_data)?;
-    refuse_unless_sure(&report, marked)?;
+    refuse_unless_sure(&report, &marked.packs)?;
     let mut plan = RepairPlan {
         checkpoints: log.lost_checkpoints.keys().copied().collect(),
         log,
@@ -146,6 +146,7 @@ pub fn plan(
         read_data: ReadData::No,
     };
     let without = check::check_with(cx, repo, &state.packs, snapshots, &options)?;
+    refuse_unless_sure(&without, &doubted)?;
     let is_needed = !without.losses.is_empty() || !without.lost_chunks.is_empty();
     // What still opens may be the only copy that can be read: the others must have been.
     let opens = |pack: &PackId| !report.unopened_packs.contains(pack);
@@ -171,10 +172,14 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Fails if a pack cannot be opened for a reason that may pass: only what is lost is marked.
-fn refuse_unless_sure(report: &CheckReport, marked: &Lost) -> Result<()> {
-    let unsure =
-        |pack: &&PackId| !report.damaged_packs.contains(*pack) && !marked.packs.contains(*pack);
+/// Fails if something cannot be read for a reason that may pass: only what is lost is marked.
+fn refuse_unless_sure(report: &CheckReport, marked: &BTreeSet<PackId>) -> Result<()> {
+    if let Some(reason) = &report.unsure {
+        return Err(Error::Refused {
+            reason: format!("{reason}. That may pass, and only what is lost is marked"),
+        });
+    }
+    let unsure = |pack: &&PackId| !report.damaged_packs.contains(*pack) && !marked.contains(*pack);
     let Some(pack) = report.unopened_packs.iter().find(unsure) else {
         return Ok(());
     };
