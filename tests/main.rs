@@ -43,6 +43,8 @@ mod kill;
 mod live;
 mod log_disk;
 mod look_cli;
+mod matrix;
+mod model;
 mod oracle;
 mod oracle_control;
 mod patterns;
