@@ -333,11 +333,10 @@ impl Facts<'_> {
     /// Returns whether a snapshot is a backup of all of it: none of a part, none that an archive
     /// dates, and none of what a restore was about to replace.
     fn is_backup(&self, snapshot: &Snapshot) -> bool {
-        let is_safety = snapshot.tags.iter().any(|tag| tag == in_place::SAFETY_TAG);
         let is_import = self.state.notes.imports.contains_key(&snapshot.id);
         snapshot.manifest.scope.is_empty()
             && !is_import
-            && !is_safety
+            && !snapshot.is_safety_copy()
             && snapshot.replaced.is_none()
     }
 

@@ -229,7 +229,7 @@ pub(super) fn of_repo(
 fn next_after<'a>(schedule: &'a Schedule, zone: &'a TimeZone) -> Box<NextAfter<'a>> {
     Box::new(move |after| {
         let after = text::instant(after).to_zoned(zone.clone());
-        let next = schedule.next_after(&after)?.timestamp().as_nanosecond();
+        let next = schedule.next_due(&after)?.timestamp().as_nanosecond();
         i64::try_from(next).ok().map(Timestamp)
     })
 }
