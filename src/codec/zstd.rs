@@ -39,22 +39,22 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Returns an encoder; `level` is for chunks without bases.
-    pub fn new(level: i32) -> Encoder {
-        Encoder::with_levels(level, DELTA_LEVEL)
-    }
-
     /// Returns an encoder that takes five times as long to store a tenth less.
     pub fn thorough() -> Encoder {
-        Encoder::with_levels(THOROUGH_LEVEL, THOROUGH_LEVEL)
+        Encoder::new(THOROUGH_LEVEL)
     }
 
-    fn with_levels(level: i32, delta_level: i32) -> Encoder {
+    /// Returns an encoder. Chunks without bases get this level; deltas get it too once it is higher
+    /// than theirs.
+    pub fn new(level: i32) -> Encoder {
         let mut whole = CCtx::create();
         set(&mut whole, CParameter::CompressionLevel(level));
         set(&mut whole, CParameter::ContentSizeFlag(false));
         let mut delta = CCtx::create();
-        set(&mut delta, CParameter::CompressionLevel(delta_level));
+        set(
+            &mut delta,
+            CParameter::CompressionLevel(level.max(DELTA_LEVEL)),
+        );
         set(&mut delta, CParameter::ContentSizeFlag(false));
         Encoder {
             whole,

@@ -82,6 +82,11 @@ fn value(
         }
         (Shape::Flag, DeValue::Boolean(_)) => {}
         (Shape::Count, DeValue::Integer(_)) if count(value).is_some() => {}
+        (Shape::UpTo(most), DeValue::Integer(_)) if count(value).is_some_and(|n| n <= most) => {}
+        (Shape::UpTo(most), _) => {
+            let message = format!("`{at}` must be a whole number from 1 to {most}");
+            faults.add(start, message, None);
+        }
         (Shape::Table(keys), DeValue::Table(inner)) => {
             table(faults, at, inner, found.span().start.max(start), keys);
         }
@@ -234,7 +239,7 @@ fn wanted(shape: Shape) -> (&'static str, &'static str) {
         Shape::Url => ("a string", "\"/var/backups/statekeep\""),
         Shape::Path => ("a path as a string", "\"/srv/app\""),
         Shape::Flag => ("true or false", "true"),
-        Shape::Count => ("a whole number from 1 on", "7"),
+        Shape::Count | Shape::UpTo(_) => ("a whole number from 1 on", "7"),
         Shape::Duration => (duration::EXPECTED, "\"30d\""),
         Shape::Schedule => ("a schedule as a string", "\"0 2 * * *\""),
         Shape::Argv => (

@@ -14,6 +14,8 @@ pub(super) enum Shape {
     Flag,
     /// A whole number from 1 on.
     Count,
+    /// A whole number from 1 up to this one.
+    UpTo(u32),
     Duration,
     Schedule,
     /// A program and its arguments.
@@ -170,8 +172,23 @@ pub(super) const PROFILE: &[Key] = &[
     ),
     key(
         "database-cuts",
-        Shape::Choice(&["groups", "content"]),
+        Shape::Choice(&["groups", "small-groups", "large-groups", "content"]),
         "Where SQLite is cut",
+    ),
+    key(
+        "compression",
+        Shape::UpTo(19),
+        "How hard to compress; statekeep tune compares",
+    ),
+    key(
+        "delta-run",
+        Shape::UpTo(64),
+        "Deltas that lean on each other in a row; longer stores less and reads slower",
+    ),
+    key(
+        "nice",
+        Shape::Flag,
+        "Whether backups let everything else go first",
     ),
     key("scope", Shape::Named(SCOPE), "Parts of the profile by name"),
     key(

@@ -26,6 +26,7 @@ use crate::config::settings::Scope;
 use crate::config::settings::Setting;
 use crate::config::write;
 use crate::ops::backup::DatabaseCuts;
+use crate::repo::writer::Effort;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
@@ -170,10 +171,13 @@ pub(super) fn config(faults: &mut Faults<'_>, file: &DeTable<'_>, place: &Place)
 }
 
 /// What goes without saying for a profile.
-const UNSAID: [(&str, &str); 5] = [
+const UNSAID: [(&str, &str); 8] = [
+    ("compression", "3"),
     ("database-cuts", "\"groups\""),
+    ("delta-run", "32"),
     ("exact", "false"),
     ("exclude-caches", "false"),
+    ("nice", "false"),
     ("on-shutdown", "false"),
     ("one-file-system", "false"),
 ];
@@ -299,12 +303,27 @@ fn profile(place: &Place, name: &str, table: Source<'_>, hidden: &[&str]) -> Pro
         exact: table.flag("exact"),
         database_cuts: match table.text("database-cuts").as_deref() {
             Some("content") => DatabaseCuts::Content,
+            Some("small-groups") => DatabaseCuts::SmallGroups,
+            Some("large-groups") => DatabaseCuts::LargeGroups,
             _ => DatabaseCuts::Groups,
         },
+        effort: effort(table),
+        nice: table.flag("nice"),
         restore: table.table("restore").map(restore).unwrap_or_default(),
         drill: table.table("drill").map(drill).unwrap_or_default(),
         before: table.tables("before").into_iter().map(hook).collect(),
         after: table.tables("after").into_iter().map(hook).collect(),
+    }
+}
+
+fn effort(table: Source<'_>) -> Effort {
+    let usual = Effort::default();
+    let level = table.count("compression").map(u32::cast_signed);
+    let run_len = table.count("delta-run").map(|count| count as usize);
+    Effort {
+        level: level.unwrap_or(usual.level),
+        run_len: run_len.unwrap_or(usual.run_len),
+        ..usual
     }
 }
 

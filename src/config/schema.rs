@@ -57,6 +57,7 @@ fn shape(shape: Shape) -> Value {
         }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Count => json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
+        Shape::UpTo(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
         Shape::Argv => argv(),
         Shape::Argvs => list(argv()),
         Shape::Patterns | Shape::Rules | Shape::Tags => list(text()),

@@ -2,6 +2,7 @@
 
 use crate::config::schedule::Schedule;
 use crate::ops::backup::DatabaseCuts;
+use crate::repo::writer::Effort;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,6 +106,10 @@ pub struct Profile {
     pub exact: bool,
     /// Where SQLite databases are cut.
     pub database_cuts: DatabaseCuts,
+    /// How hard to compress, and how far deltas lean on each other.
+    pub effort: Effort,
+    /// Whether backups let everything else go first.
+    pub nice: bool,
     /// What a restore in place does beside.
     pub restore: RestoreSettings,
     /// Rehearsals of a restore.

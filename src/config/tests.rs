@@ -11,6 +11,7 @@ use crate::config::PasswordOrigin;
 use crate::config::Place;
 use crate::config::parse;
 use crate::ops::backup::DatabaseCuts;
+use crate::repo::writer::Effort;
 use std::path::Path;
 use std::time::Duration;
 
@@ -168,8 +169,20 @@ const WRONG: &[(&str, usize, &str, &str)] = &[
     (
         "[profile.a]\nroot = '/a'\ndatabase-cuts = 'group'",
         4,
-        "none of groups, content; did you mean \
+        "none of groups, small-groups, large-groups, content; did you mean \
       \"groups\"?",
+        "",
+    ),
+    (
+        "[profile.a]\nroot = '/a'\ncompression = 20",
+        4,
+        "`profile.a.compression` must be a whole number from 1 to 19",
+        "",
+    ),
+    (
+        "[profile.a]\nroot = '/a'\ndelta-run = '32'",
+        4,
+        "`profile.a.delta-run` must be a whole number from 1 to 64",
         "",
     ),
     (
@@ -330,6 +343,9 @@ root = "../srv/app"
 keep-within = "30d"
 exclude = ["logs/**"]
 database-cuts = "content"
+compression = 9
+delta-run = 64
+nice = true
 exact = true
 scope.rules = { files = ["rules/**"] }
 restore = { stop = ["a"], after = [["b", "c"], ["d"]], on-version = "refuse" }
@@ -372,6 +388,9 @@ repo = "off-site"
         (app.database_cuts, app.exact),
         (DatabaseCuts::Content, true)
     );
+    assert_eq!((app.effort.level, app.effort.run_len), (9, 64));
+    assert!(app.nice && !config.profiles["other"].nice);
+    assert_eq!(config.profiles["other"].effort, Effort::default());
     assert_eq!(
         app.scopes["rules"].files,
         Some(vec!["rules/**".to_string()])

@@ -32,22 +32,20 @@ use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
+use serde::Deserialize;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
-/// A pack is finished once it holds so many bytes of records.
-const PACK_BYTES: u64 = 16 << 20;
-/// Or so many records, so that its table stays small beside it.
+/// A pack is finished once it holds so many records, so that its table stays small beside it.
 const PACK_ROWS: usize = 64 << 10;
-/// Deltas of a run that each lean on the one before.
-const RUN_LEN: usize = 32;
+/// Deltas of a run at most: with as many runs as there may be, heights stay far below the highest.
+const RUN_LEN_MAX: usize = 64;
 /// Runs before a chunk is stored whole again.
 const RUNS_MAX: usize = 32;
-/// The level for chunks without bases.
-const WHOLE_LEVEL: i32 = 3;
 
 /// A pack that no longer grows, sealed and named.
 pub struct FinishedPack {
@@ -70,10 +68,33 @@ pub struct Stored {
     pub stored_bytes: Option<u32>,
 }
 
+/// How chunks are stored. Every choice is read by every release, and may differ from backup to
+/// backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effort {
+    /// The level of zstd, from 1 to 19.
+    pub level: i32,
+    /// Deltas of a run that each lean on the one before, at most 64.
+    pub run_len: usize,
+    /// A pack is finished once it holds so many bytes of records.
+    pub pack_bytes: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Effort {
+        Effort {
+            level: 3,
+            run_len: 32,
+            pack_bytes: 16 << 20,
+        }
+    }
+}
+
 /// Stores chunks on behalf of one backup.
 pub struct Writer<'c, 'r> {
     cx: &'c Context,
     chunks: &'c Chunks<'r>,
+    effort: Effort,
     open: Mutex<Option<OpenPack>>,
     /// Chunks of this run whose pack is not in the index yet.
     claimed: Mutex<HashSet<ChunkId>>,
@@ -109,11 +130,16 @@ pub struct WriterScratch {
 
 impl Default for WriterScratch {
     fn default() -> WriterScratch {
-        WriterScratch::with(Encoder::new(WHOLE_LEVEL))
+        WriterScratch::new(&Effort::default())
     }
 }
 
 impl WriterScratch {
+    /// Returns what a thread needs that stores with this effort.
+    pub fn new(effort: &Effort) -> WriterScratch {
+        WriterScratch::with(Encoder::new(effort.level))
+    }
+
     /// Returns one that takes the time to make records small: for what is stored once more and
     /// stays for months.
     pub fn thorough() -> WriterScratch {
@@ -129,9 +155,7 @@ impl WriterScratch {
             decoder: crate::codec::zstd::Decoder::new(),
         }
     }
-}
 
-impl WriterScratch {
     /// Returns the packs that what was stored relies on (rule a of the log).
     pub fn relied_packs(&self) -> &BTreeSet<PackId> {
         &self.read.touched
@@ -156,12 +180,20 @@ impl<'c, 'r> Writer<'c, 'r> {
         Writer {
             cx,
             chunks,
+            effort: Effort::default(),
             open: Mutex::default(),
             claimed: Mutex::default(),
             spare: Mutex::default(),
             finished,
             trust,
         }
+    }
+
+    /// Has it store with another effort.
+    pub fn with_effort(self, effort: Effort) -> Writer<'c, 'r> {
+        let run_len = effort.run_len.clamp(1, RUN_LEN_MAX);
+        let effort = Effort { run_len, ..effort };
+        Writer { effort, ..self }
     }
 
     /// Stores a chunk unless it is known. `predecessor` is what stood in its place before: a chunk
@@ -267,7 +299,7 @@ impl<'c, 'r> Writer<'c, 'r> {
     ) -> Option<Base> {
         let record = self.chunks.find(predecessor).into_iter().next()?;
         let chain = self.chunks.chain(&record).ok()?;
-        let (record, run_head) = choose_base(&chain)?;
+        let (record, run_head) = choose_base(&chain, self.effort.run_len)?;
         if record.height == u8::MAX || record.plain_bytes as usize > pack::PREFIX_BYTES_MAX {
             return None;
         }
@@ -312,6 +344,7 @@ impl<'c, 'r> Writer<'c, 'r> {
     }
 
     fn append(&self, row: Row, bytes: &[u8]) -> Result<()> {
+        let pack_bytes = self.effort.pack_bytes;
         let full = {
             let mut slot = lock(&self.open);
             let mut open = match slot.take() {
@@ -320,7 +353,7 @@ impl<'c, 'r> Writer<'c, 'r> {
             };
             open.sealer.push(bytes);
             open.rows.push(row);
-            let is_full = open.sealer.plain_bytes() >= PACK_BYTES || open.rows.len() >= PACK_ROWS;
+            let is_full = open.sealer.plain_bytes() >= pack_bytes || open.rows.len() >= PACK_ROWS;
             match is_full {
                 true => Some(open),
                 false => {
@@ -342,10 +375,11 @@ impl<'c, 'r> Writer<'c, 'r> {
     fn open_pack(&self) -> Result<OpenPack> {
         let keys = self.chunks.repo().secrets().data_keys();
         let salt = self.cx.random_bytes()?;
+        let room_bytes = self.effort.pack_bytes + self.effort.pack_bytes / 16;
         let sealer = match lock(&self.spare).pop() {
             Some(room) => Sealer::begin_in(keys, ObjectKind::Pack, salt, room),
             // Memory that is reserved and not used costs nothing.
-            None => Sealer::begin(keys, ObjectKind::Pack, salt, PACK_BYTES + PACK_BYTES / 16),
+            None => Sealer::begin(keys, ObjectKind::Pack, salt, room_bytes),
         };
         Ok(OpenPack {
             sealer,
@@ -354,17 +388,20 @@ impl<'c, 'r> Writer<'c, 'r> {
     }
 }
 
-/// Returns what the next delta leans on, given the chain of its predecessor, and whether it is the
-/// first of a run. `None`: store it whole.
-fn choose_base(chain: &[Record]) -> Option<(Record, bool)> {
+/// Returns what the next delta leans on, given the chain of its predecessor and how long runs are,
+/// and whether it is the first of a run. `None`: store it whole.
+fn choose_base(chain: &[Record], run_len_max: usize) -> Option<(Record, bool)> {
     let is_head =
         |record: &Record| chunks::encoding(record).is_ok_and(|encoding| encoding.run_head);
     let run_len = 1 + chain.iter().position(is_head)?;
     let runs = chain.iter().filter(|record| is_head(record)).count();
     // Chunks that change in every step would otherwise all begin their runs in the same one.
     let whole = chain.last()?;
-    let jitter = usize::from(whole.id.0[0]) % RUN_LEN;
-    let limit = if runs == 1 { RUN_LEN - jitter } else { RUN_LEN };
+    let jitter = usize::from(whole.id.0[0]) % run_len_max;
+    let limit = match runs {
+        1 => run_len_max - jitter,
+        _ => run_len_max,
+    };
     match run_len < limit {
         true => Some((chain[0], false)),
         false if runs < RUNS_MAX => Some((chain[run_len - 1], true)),

@@ -2,6 +2,7 @@
 
 use crate::cli::args::DecryptArgs;
 use crate::cli::args::TrustArgs;
+use crate::ops::backup::MEMORY_BYTES_MIN;
 use clap::Args;
 use clap::ValueEnum;
 use std::ffi::OsString;
@@ -41,13 +42,44 @@ pub(in crate::cli) struct BackupArgs {
     /// [default: groups]
     #[arg(long, value_name = "HOW")]
     pub database_cuts: Option<CutsArg>,
+    /// Let everything else on this machine go first
+    #[arg(long)]
+    pub nice: bool,
+    /// Take about this much memory at most, at least 40M [default: as much as all cores need]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u64>,
 }
 
 /// Where databases are cut.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(in crate::cli) enum CutsArg {
+    /// 256 KiB each
     Groups,
+    /// 64 KiB each
+    SmallGroups,
+    /// 1 MiB each
+    LargeGroups,
+    /// Where the content says so, between pages
     Content,
+}
+
+/// Reads bytes, or `K`, `M` or `G` of them; enough for a backup.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit_bytes = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => Some(1),
+        "K" | "KIB" => Some(1 << 10),
+        "M" | "MIB" => Some(1 << 20),
+        "G" | "GIB" => Some(1 << 30),
+        _ => None,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(unit_bytes?));
+    match bytes {
+        Some(bytes) if bytes >= MEMORY_BYTES_MIN => Ok(bytes),
+        Some(_) => Err("no backup works with less than 40M".to_string()),
+        None => Err("a size like 64M, or 1G".to_string()),
+    }
 }
 
 /// `list`

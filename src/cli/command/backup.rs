@@ -26,6 +26,7 @@ use crate::ops::backup::BackupOptions;
 use crate::ops::backup::BackupReport;
 use crate::ops::backup::DatabaseCuts;
 use crate::ops::backup::FreePages;
+use crate::ops::backup::Priority;
 use crate::ops::hook;
 use crate::ops::hook::HookEnd;
 use crate::repo::Repo;
@@ -333,8 +334,15 @@ fn of_flags(session: &Session, args: &BackupArgs) -> BackupOptions {
         },
         database_cuts: match args.database_cuts {
             Some(CutsArg::Content) => DatabaseCuts::Content,
+            Some(CutsArg::SmallGroups) => DatabaseCuts::SmallGroups,
+            Some(CutsArg::LargeGroups) => DatabaseCuts::LargeGroups,
             Some(CutsArg::Groups) | None => DatabaseCuts::Groups,
         },
+        priority: match args.nice {
+            true => Priority::Idle,
+            false => Priority::Normal,
+        },
+        memory_bytes: args.memory,
         tags: args.tag.clone(),
         dry_run: session.global.dry_run,
         ..BackupOptions::default()
@@ -376,6 +384,10 @@ pub(super) fn of_profile(
     }
     if args.database_cuts.is_none() {
         options.database_cuts = profile.database_cuts;
+    }
+    options.effort = profile.effort;
+    if profile.nice {
+        options.priority = Priority::Idle;
     }
     Ok(options)
 }

@@ -14,6 +14,7 @@ mod bundle;
 mod complete;
 mod databases;
 mod large;
+mod limits;
 mod parent;
 mod pending;
 mod pool;
@@ -29,6 +30,8 @@ mod unfinished;
 
 pub(super) use databases::Finder;
 pub(super) use databases::Sniffed;
+pub use limits::MEMORY_BYTES_MIN;
+pub use limits::Priority;
 pub(super) use source::Source;
 pub(super) use stage::again;
 pub(super) use stage::stage;
@@ -63,8 +66,11 @@ use crate::repo::log::Draft;
 use crate::repo::log::Outcome;
 use crate::repo::log::Outdated;
 use crate::repo::log::State;
+use crate::repo::writer::Effort;
 use crate::source::files::Problem;
 use crate::source::redb::Hold;
+use serde::Deserialize;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -73,7 +79,7 @@ use std::sync::Arc;
 /// Scans that may be overtaken before a backup gives up.
 const ATTEMPTS_MAX: usize = 10;
 
-/// What to back up, and as what.
+/// What to back up, as what, and at what pace.
 #[derive(Debug, Clone, Default)]
 pub struct BackupOptions {
     /// Files and directories; what is stored is relative to what they have in common.
@@ -104,6 +110,12 @@ pub struct BackupOptions {
     pub free_pages: FreePages,
     /// Where SQLite databases are cut into chunks.
     pub database_cuts: DatabaseCuts,
+    /// How hard to compress, and how far deltas lean on each other.
+    pub effort: Effort,
+    /// Whether others go first.
+    pub priority: Priority,
+    /// What it may take of the memory, about; `None` for as much as all cores need.
+    pub memory_bytes: Option<u64>,
     /// Names for the snapshot.
     pub tags: Vec<String>,
     /// The version of the application; empty if it is not known.
@@ -146,11 +158,16 @@ pub enum FreePages {
 }
 
 /// Where the pages of a SQLite database are cut into chunks. It may differ from backup to backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DatabaseCuts {
-    /// Every so many bytes: least for each step, as long as pages stay where they are.
+    /// Every 256 KiB: least for each step, as long as pages stay where they are.
     #[default]
     Groups,
+    /// Every 64 KiB.
+    SmallGroups,
+    /// Every MiB.
+    LargeGroups,
     /// By content, between pages: less where pages move together, as VACUUM moves them.
     Content,
 }

@@ -11,6 +11,7 @@ use crate::ops::backup::bundle;
 use crate::ops::backup::bundle::BundleDone;
 use crate::ops::backup::bundle::BundleJob;
 use crate::repo::chunks::Chunks;
+use crate::repo::writer::Effort;
 use crate::repo::writer::Stored;
 use crate::repo::writer::Writer;
 use crate::repo::writer::WriterScratch;
@@ -62,13 +63,14 @@ pub(super) struct Worker<'s, 'c, 'r> {
     pub writer: &'s Writer<'c, 'r>,
     pub chunks: &'s Chunks<'r>,
     pub tree: &'s Tree,
+    pub effort: &'s Effort,
 }
 
 impl Worker<'_, '_, '_> {
     /// Works until there is nothing more. Returns what its work relies on, and the error of a job
     /// whose outcome nobody waited for: others may lean on the chunk it failed to store.
     pub(super) fn run(self) -> (WriterScratch, Result<()>) {
-        let mut scratch = WriterScratch::default();
+        let mut scratch = WriterScratch::new(self.effort);
         loop {
             let job = self
                 .jobs

@@ -22,6 +22,7 @@ use crate::ops::backup::databases::Databases;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::Look;
 use crate::ops::backup::large::LargeFiles;
+use crate::ops::backup::limits::Limits;
 use crate::ops::backup::parent::Parent;
 use crate::ops::backup::pool;
 use crate::ops::backup::pool::Pool;
@@ -30,13 +31,13 @@ use crate::ops::backup::scan::Scan;
 use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::source::Source;
 use crate::ops::backup::unfinished::Unfinished;
-use crate::ops::thread_count;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::log::State;
 use crate::repo::writer::FinishedPack;
 use crate::repo::writer::Trust;
 use crate::repo::writer::Writer;
+use crate::repo::writer::WriterScratch;
 use crate::store::Key;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::SyncSender;
 use std::thread;
+use std::thread::ScopedJoinHandle;
 
 /// What a scan came to.
 pub(super) struct Run {
@@ -99,45 +101,48 @@ pub(super) fn run(
     let (finished, to_publish) = mpsc::sync_channel::<FinishedPack>(0);
     let hand_over = |pack| finished.send(pack).map_err(|_| stopped());
     let discard = |_| Ok(());
+    let Limits { threads, effort } = Limits::of(options.effort, options.memory_bytes);
     let writer = match options.dry_run {
         true => Writer::begin(cx, &chunks, &discard, trust),
         false => Writer::begin(cx, &chunks, &hand_over, trust),
-    };
+    }
+    .with_effort(effort);
     let (jobs, job_queue) = mpsc::sync_channel(pool::QUEUE_LEN);
     let job_queue = Mutex::new(job_queue);
     let (done, outcomes) = mpsc::channel();
     cx.progress.event(Event::Phase("read"));
     let result = thread::scope(|scope| {
         let end_of_packs = EndOfPacks(&finished);
-        let publisher = scope.spawn(|| publish(repo, &chunks, &writer, own, to_publish));
-        let workers: Vec<_> = (0..thread_count().max(2))
-            .map(|_| {
-                let (jobs, tree, done) = (&job_queue, &source.tree, done.clone());
-                let (writer, chunks) = (&writer, &chunks);
-                scope.spawn(move || {
-                    Worker {
-                        jobs,
-                        done,
-                        writer,
-                        chunks,
-                        tree,
-                    }
-                    .run()
-                })
+        let publisher = scope.spawn(|| {
+            options.priority.apply();
+            publish(repo, &chunks, &writer, own, to_publish)
+        });
+        let workers = (0..threads).map(|_| {
+            let worker = Worker {
+                jobs: &job_queue,
+                done: done.clone(),
+                writer: &writer,
+                chunks: &chunks,
+                tree: &source.tree,
+                effort: &effort,
+            };
+            scope.spawn(move || {
+                options.priority.apply();
+                worker.run()
             })
-            .collect();
+        });
+        let workers: Vec<_> = workers.collect();
         drop(done);
-        let mut pool = Pool::new(jobs, outcomes);
         let compared = (parent, trust, base.look);
-        let scanned = scan(cx, repo, options, source, compared, &chunks, &mut pool);
-        // No more jobs: the workers end, and with them whoever could finish a pack.
-        drop(pool);
-        let (mut relied_packs, mut worked) = (BTreeSet::new(), Ok(()));
-        for worker in workers {
-            let (scratch, ended) = worker.join().map_err(|_| stopped())?;
-            relied_packs.extend(scratch.relied_packs());
-            worked = worked.and(ended);
-        }
+        let chunks = &chunks;
+        // A thread of its own, for it may become idle, and a caller could not go back.
+        let scanner = scope.spawn(move || {
+            let mut pool = Pool::new(jobs, outcomes);
+            scan(cx, repo, options, source, compared, chunks, &mut pool)
+        });
+        // Then there are no more jobs: the workers end, and with them whoever could finish a pack.
+        let scanned = scanner.join().map_err(|_| stopped())?;
+        let (relied_packs, worked) = join(workers)?;
         let finished_all = if scanned.is_ok() {
             writer.finish()
         } else {
@@ -156,6 +161,20 @@ pub(super) fn run(
     });
     chunks.save_index();
     result
+}
+
+/// Waits for the threads that store. Returns what their work relies on, and the first error of a
+/// job that nobody waited for.
+fn join(
+    workers: Vec<ScopedJoinHandle<'_, (WriterScratch, Result<()>)>>,
+) -> Result<(BTreeSet<PackId>, Result<()>)> {
+    let (mut relied_packs, mut worked) = (BTreeSet::new(), Ok(()));
+    for worker in workers {
+        let (scratch, ended) = worker.join().map_err(|_| stopped())?;
+        relied_packs.extend(scratch.relied_packs());
+        worked = worked.and(ended);
+    }
+    Ok((relied_packs, worked))
 }
 
 /// Opens the chunks a scan may build on, and says how far the parent can be trusted.
@@ -232,8 +251,11 @@ fn scan(
         },
     };
     let room = databases::room(repo.cache_dir());
-    let mut io = Io::new(cx, pool, &mut totals, chunks, cut_key, &room);
+    let priority = options.priority;
+    let mut io = Io::new(cx, pool, &mut totals, chunks, cut_key, &room, priority);
     let mut databases = databases::capture(&mut io, before)?;
+    // Nobody waits for what is read from here on.
+    priority.apply();
     let mut parent = Parent::begin(chunks, tree, old.seen.as_deref());
     let mut builder = Builder::begin(cut_key, seen);
     let mut large = LargeFiles::new(cx, &source.tree, chunks, cut_key, before.look.unknown());

@@ -35,6 +35,7 @@ use crate::format::pack::ChunkKind;
 use crate::format::tree::TreeRoot;
 use crate::id::ChunkId;
 use crate::ops::backup::BackupOptions;
+use crate::ops::backup::Priority;
 use crate::ops::backup::Totals;
 use crate::ops::backup::databases::capture::Capture;
 use crate::ops::backup::databases::gate::Gate;
@@ -70,6 +71,8 @@ pub(super) struct Io<'s, 'a> {
     /// Where temporary files may be, and how much of them.
     pub room: &'s Path,
     pub spool_bytes_max: u64,
+    /// How fast what is read is stored.
+    pub priority: Priority,
 }
 
 impl<'s, 'a> Io<'s, 'a> {
@@ -80,6 +83,7 @@ impl<'s, 'a> Io<'s, 'a> {
         chunks: &'a Chunks<'a>,
         cut_key: &'a [u8; 32],
         room: &'s Path,
+        priority: Priority,
     ) -> Io<'s, 'a> {
         Io {
             cx,
@@ -89,6 +93,7 @@ impl<'s, 'a> Io<'s, 'a> {
             cut_key,
             room,
             spool_bytes_max: spool_bytes(room),
+            priority,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::format::list::Flavour;
 use crate::format::list::Stream;
 use crate::format::list::StreamKind;
 use crate::ops::backup::DatabaseCuts;
+use crate::ops::backup::Priority;
 use crate::ops::backup::databases::Io;
 use crate::ops::backup::databases::group::Refusal;
 use crate::ops::backup::pending::PendingStream;
@@ -29,6 +30,8 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a group: small enough for a delta to find what moved within it, large enough to cost
 /// little bookkeeping.
 const GROUP_BYTES: u32 = 256 << 10;
+const SMALL_GROUP_BYTES: u32 = 64 << 10;
+const LARGE_GROUP_BYTES: u32 = 1 << 20;
 /// How long a transaction on a write-ahead log is held before its end is foreseen.
 const HELD_NS: i64 = 250_000_000;
 /// What may then be left without a spool: the log grows by what the application writes meanwhile,
@@ -66,7 +69,9 @@ pub(super) fn store<'a>(
     }
     let facts = database.facts();
     let size_bytes = facts.image_bytes();
-    let stalls_writers = !facts.wal && size_bytes > STALL_BYTES;
+    // Threads that let everybody go first may not store for a while, whatever the length.
+    let is_fast = size_bytes <= STALL_BYTES && io.priority == Priority::Normal;
+    let stalls_writers = !facts.wal && !is_fast;
     let cuts = Cuts::new(cuts, io.chunks.repo().secrets().cut_key(), facts.page_bytes);
     let mut stream = PendingStream::begin(cuts.flavour(), io.predecessors(old));
     stream.kind = StreamKind::Sqlite;
@@ -142,8 +147,8 @@ enum Spooled {
 
 /// Where the stream is cut.
 enum Cuts {
-    /// After every group.
-    Groups,
+    /// After so many bytes.
+    Groups { group_bytes: u32 },
     /// Where the content says so, rounded up to the end of a page.
     Content {
         cutter: Cutter,
@@ -156,7 +161,15 @@ enum Cuts {
 impl Cuts {
     fn new(cuts: DatabaseCuts, cut_key: &[u8; 32], page_bytes: u32) -> Cuts {
         match cuts {
-            DatabaseCuts::Groups => Cuts::Groups,
+            DatabaseCuts::Groups => Cuts::Groups {
+                group_bytes: GROUP_BYTES,
+            },
+            DatabaseCuts::SmallGroups => Cuts::Groups {
+                group_bytes: SMALL_GROUP_BYTES,
+            },
+            DatabaseCuts::LargeGroups => Cuts::Groups {
+                group_bytes: LARGE_GROUP_BYTES,
+            },
             DatabaseCuts::Content => Cuts::Content {
                 cutter: Cutter::new(cut_key),
                 page_bytes: page_bytes as usize,
@@ -167,10 +180,18 @@ impl Cuts {
 
     fn flavour(&self) -> Flavour {
         match self {
-            Cuts::Groups => Flavour::Even {
-                unit_bytes: GROUP_BYTES,
+            Cuts::Groups { group_bytes } => Flavour::Even {
+                unit_bytes: *group_bytes,
             },
             Cuts::Content { .. } => Flavour::Cut,
+        }
+    }
+
+    /// Returns how much is read at once.
+    fn read_bytes(&self) -> u64 {
+        match self {
+            Cuts::Groups { group_bytes } => u64::from(*group_bytes),
+            Cuts::Content { .. } => u64::from(GROUP_BYTES),
         }
     }
 }
@@ -204,7 +225,7 @@ impl Reading<'_> {
         database: &mut sqlite::Database,
         group: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let len = self.left_bytes().min(u64::from(GROUP_BYTES));
+        let len = self.left_bytes().min(self.cuts.read_bytes());
         group.resize(len as usize, 0);
         let read = database.read_at(self.read_bytes, group);
         read.map_err(Refusal::Sqlite)
@@ -271,7 +292,7 @@ impl Reading<'_> {
         while self.left_bytes() > 0 {
             io.cx.check()?;
             let mut group = io.pool.buffer();
-            group.resize(self.left_bytes().min(u64::from(GROUP_BYTES)) as usize, 0);
+            group.resize(self.left_bytes().min(self.cuts.read_bytes()) as usize, 0);
             let read = file.read_exact_at(&mut group, self.read_bytes - start);
             read.map_err(spool_failed(io))?;
             self.push(io, group)?;
