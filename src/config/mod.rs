@@ -1,10 +1,12 @@
 //! The configuration: a TOML file in, typed settings out, every fault of it at once.
 //!
 //! Reads the file it is told to read and nothing else: where the file is, what the environment
-//! and the command line say instead, and running anything is left to the layers above.
+//! and the command line say instead, running anything, and writing what `edit` made of a text is
+//! left to the layers above.
 
 mod check;
 mod duration;
+pub mod edit;
 mod fault;
 mod keys;
 mod read;

@@ -15,8 +15,10 @@ use rustix::fs::OFlags;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::fs::File;
+use std::fs::Metadata;
 use std::io;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -71,6 +73,22 @@ impl OutputFile {
             temp,
             existing,
         })
+    }
+
+    /// Gives it the owner and the mode of another file, whose place it is to take.
+    pub fn take_after(&self, other: &Metadata) -> Result<()> {
+        let own = self
+            .file
+            .metadata()
+            .map_err(Error::io("look at", &self.path))?;
+        let (uid, gid) = (other.uid(), other.gid());
+        // Order: the owner first, for a change of it may clear bits of the mode.
+        if (own.uid(), own.gid()) != (uid, gid) {
+            std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid))
+                .map_err(Error::io("keep the owner of", &self.path))?;
+        }
+        let kept = self.file.set_permissions(other.permissions());
+        kept.map_err(Error::io("keep the mode of", &self.path))
     }
 
     /// Makes the file durable and gives it its name, durably too (I6).
@@ -179,7 +197,7 @@ fn exists(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::PermissionsExt;
 
     fn names(dir: &Path) -> usize {
         std::fs::read_dir(dir).unwrap().count()
@@ -220,6 +238,12 @@ mod tests {
         file.write_all(b"new").unwrap();
         file.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        let like = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(&path, like).unwrap();
+        let file = begin(Existing::Replace).unwrap();
+        file.take_after(&path.metadata().unwrap()).unwrap();
+        file.finish().unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(names(dir.path()), 1);
     }
 }

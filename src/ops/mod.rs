@@ -23,6 +23,7 @@ pub mod prune;
 pub mod report;
 pub mod restore;
 mod scatter;
+mod scratch;
 pub mod snapshots;
 pub mod stats;
 pub mod status;

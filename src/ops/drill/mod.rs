@@ -5,8 +5,6 @@
 //! What came out is a proof in the log: `list` shows it, and retention keeps the last that passed.
 //! A drill that fails takes the place of an earlier proof: what was proven then is not true now.
 
-mod scratch;
-
 use crate::context::Context;
 use crate::context::Event;
 use crate::error::Error;
@@ -14,8 +12,6 @@ use crate::error::Result;
 use crate::format::note::Note;
 use crate::format::note::Proof;
 use crate::id::SnapshotId;
-use crate::ops::drill::scratch::PREFIX;
-use crate::ops::drill::scratch::Scratch;
 use crate::ops::inspect;
 use crate::ops::judge;
 use crate::ops::judge::Assertion;
@@ -27,6 +23,7 @@ use crate::ops::restore;
 use crate::ops::restore::RestoreOptions;
 use crate::ops::restore::RestorePlan;
 use crate::ops::restore::Sync;
+use crate::ops::scratch::Scratch;
 use crate::ops::snapshots::Snapshot;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
@@ -34,6 +31,8 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+/// How the names of private directories begin.
+const PREFIX: &str = "statekeep-drill-";
 /// How long the first reason of a failure may be in the log, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -127,7 +126,7 @@ pub fn drill(
     options: &DrillOptions,
 ) -> Result<DrillReport> {
     let began = cx.clock.now();
-    let scratch = Scratch::create(&options.scratch)?;
+    let scratch = Scratch::create(&options.scratch, PREFIX)?;
     let outcome = rehearse(cx, chunks, snapshot, options, &scratch);
     let removed = scratch.remove();
     let mut report = match outcome {

@@ -15,9 +15,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// How the names of these directories begin. Nobody else has such names.
-pub(super) const PREFIX: &str = "statekeep-drill-";
-
 /// The directory.
 pub(super) struct Scratch {
     path: PathBuf,
@@ -27,10 +24,11 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Makes a directory that nobody else may enter (I9), and removes those that nobody uses.
-    pub(super) fn create(base: &Path) -> Result<Scratch> {
-        remove_leftovers(base);
+    /// Their names begin with the prefix, and nobody else has such names.
+    pub(super) fn create(base: &Path, prefix: &str) -> Result<Scratch> {
+        remove_leftovers(base, prefix);
         for number in 0..u32::MAX {
-            let path = base.join(format!("{PREFIX}{}-{number}", std::process::id()));
+            let path = base.join(format!("{prefix}{}-{number}", std::process::id()));
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -74,12 +72,12 @@ fn lock(path: &Path) -> Option<File> {
     (is_same && is_own).then_some(file)
 }
 
-fn remove_leftovers(base: &Path) {
+fn remove_leftovers(base: &Path, prefix: &str) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let is_ours = entry
             .file_name()
             .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes());
+            .starts_with(prefix.as_bytes());
         // One that cannot be removed stands in nobody's way but that of the disk.
         if is_ours && let Some(_lock) = lock(&entry.path()) {
             let _ = remove_tree(&entry.path());
@@ -88,7 +86,7 @@ fn remove_leftovers(base: &Path) {
 }
 
 /// Removes a tree in which directories may have lost their owner's rights, as restored ones can.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;
@@ -113,6 +111,8 @@ fn open_up(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const PREFIX: &str = "statekeep-test-";
+
     #[test]
     fn what_nobody_uses_goes_and_what_somebody_uses_stays() {
         let base = tempfile::tempdir().unwrap();
@@ -121,8 +121,8 @@ mod tests {
         fs::set_permissions(left.join("content/closed"), Permissions::from_mode(0o000)).unwrap();
         fs::create_dir(base.path().join("other")).unwrap();
 
-        let first = Scratch::create(base.path()).unwrap();
-        let second = Scratch::create(base.path()).unwrap();
+        let first = Scratch::create(base.path(), PREFIX).unwrap();
+        let second = Scratch::create(base.path(), PREFIX).unwrap();
 
         assert!(!left.exists());
         assert!(first.path().exists() && second.path().exists());
