@@ -64,5 +64,6 @@ mod stats;
 mod status;
 mod support;
 mod tidy;
+mod tune;
 mod writers;
 mod year;

@@ -29,6 +29,7 @@ pub mod stats;
 pub mod status;
 mod tally;
 pub mod words;
+pub mod tune;
 
 pub use tally::Tally;
 

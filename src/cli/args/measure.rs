@@ -1,9 +1,11 @@
 //! Arguments of the commands that measure.
 
+use crate::config;
 use clap::Args;
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `stats`
 #[derive(Debug, Args)]
@@ -28,6 +30,23 @@ pub(in crate::cli) struct ReportArgs {
     /// Replace a file of this name
     #[arg(long)]
     pub overwrite: bool,
+}
+
+/// `tune`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TuneArgs {
+    /// Snapshots, or files and directories; without any, the newest snapshots
+    #[arg(value_name = "REF|PATH")]
+    pub what: Vec<OsString>,
+    /// How long it may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = config::parse_duration)]
+    pub budget: Duration,
+    /// Write what is recommended into the configuration
+    #[arg(long)]
+    pub apply: bool,
+    /// Restore and store in a private directory in here [default: in the cache, else TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 /// What is listed.

@@ -53,6 +53,7 @@ pub(super) use look::LsArgs;
 pub(super) use measure::ReportArgs;
 pub(super) use measure::StatsArgs;
 pub(super) use measure::StatsBy;
+pub(super) use measure::TuneArgs;
 pub(super) use prove::CheckArgs;
 pub(super) use prove::DrillArgs;
 pub(super) use setup::CompletionsArgs;
@@ -309,6 +310,16 @@ Examples:
   statekeep report                         into a new file here
   statekeep report -o /srv/www/backups.html --overwrite")]
     Report(ReportArgs),
+    /// Replay what was backed up under other settings, and say which would pay
+    #[command(before_long_help = "\
+Examples:
+  statekeep tune                          the newest snapshots, for a minute
+  statekeep tune -p homecore --budget 10m --apply
+  statekeep tune /srv/app                 what is there now, without a repository")]
+    Tune(TuneArgs),
+    /// One backup or restore of a replay
+    #[command(hide = true)]
+    TunePass,
     /// Rehearse a restore: restore a snapshot aside, check its databases, note the proof
     #[command(before_long_help = "\
 Examples:

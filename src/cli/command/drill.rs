@@ -66,7 +66,7 @@ struct TableBody {
 
 /// Drills.
 pub(super) fn run(session: &Session, args: &DrillArgs) -> Outcome<u8> {
-    let scratch = scratch(session, args)?;
+    let scratch = scratch(session, args.scratch.as_deref())?;
     session.start("drill")?;
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
@@ -104,9 +104,9 @@ pub(super) fn run(session: &Session, args: &DrillArgs) -> Outcome<u8> {
 }
 
 /// Returns where it is restored to: a place that is meant for what can go.
-fn scratch(session: &Session, args: &DrillArgs) -> Outcome<PathBuf> {
+pub(super) fn scratch(session: &Session, given: Option<&Path>) -> Outcome<PathBuf> {
     let environment = &session.environment;
-    if let Some(dir) = &args.scratch {
+    if let Some(dir) = given {
         let dir = absolute(dir)?;
         return match dir.is_dir() {
             true => Ok(dir),

@@ -29,6 +29,7 @@ mod show;
 mod snapshots;
 mod stats;
 mod status;
+mod tune;
 
 use crate::cli::args::Command;
 use crate::cli::failure::Outcome;
@@ -70,6 +71,8 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Check(args) => check::run(session, &args),
         Command::Stats(args) => stats::run(session, &args),
         Command::Report(args) => report::run(session, &args),
+        Command::Tune(args) => tune::run(session, &args),
+        Command::TunePass => tune::pass(session),
         Command::Drill(args) => drill::run(session, &args),
         Command::Init(args) => init::run(session, &args),
         Command::Key(args) => key::run(session, args.command),

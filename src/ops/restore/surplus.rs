@@ -81,7 +81,7 @@ impl Entries<'_> {
 }
 
 /// Returns the options of a walk that leaves nothing out.
-pub(super) fn everything(include: Vec<Vec<u8>>) -> WalkOptions {
+pub(in crate::ops) fn everything(include: Vec<Vec<u8>>) -> WalkOptions {
     WalkOptions {
         include,
         patterns: None,
