@@ -37,6 +37,13 @@ const OWNER_FIELD: u16 = 0x7875;
 const NAME_FIELD: u16 = 0x7075;
 /// What may follow the content of a member: a signature, a checksum, two lengths.
 const DESCRIPTOR_BYTES_MAX: u64 = 24;
+/// The end of a zip without its comment, and where in it is the place of the directory.
+const END_BYTES: u64 = 22;
+const END_DIRECTORY_AT: u64 = 16;
+/// What leads to the end with numbers of 64 bits, and where in both the places are.
+const LOCATOR_BYTES: u64 = 20;
+const LOCATOR_END_AT: u64 = 8;
+const LONG_END_DIRECTORY_AT: u64 = 48;
 const DESCRIPTOR_SIGNATURE: &[u8] = b"PK\x07\x08";
 
 impl ReaderAt for Bytes {
@@ -55,7 +62,7 @@ pub(super) fn read(name: &str, bytes: &Bytes, visit: &mut Visit<'_>) -> Result<(
     if archive.end_offset() != bytes.len() {
         return Err(refused(name, "something lies behind its end"));
     }
-    check_comment(name, &archive)?;
+    check_end(name, &archive, bytes)?;
     check_places(name, &archive, &mut buffer)?;
     let mut local = vec![0; MAX_CENTRAL_DIRECTORY_RECORD_SIZE];
     let mut entries = archive.entries(&mut buffer);
@@ -79,14 +86,40 @@ pub(super) fn read(name: &str, bytes: &Bytes, visit: &mut Visit<'_>) -> Result<(
     Ok(())
 }
 
-/// Some look for the last end there is, others for the first that fits.
-fn check_comment(name: &str, archive: &ZipArchive<&Bytes>) -> Result<()> {
+/// Refuses an end that leads some to one directory and some to another: some look for the last end
+/// there is and others for the first that fits, some take the directory for what stands before the
+/// end and others go where the end says.
+fn check_end(name: &str, archive: &ZipArchive<&Bytes>, bytes: &Bytes) -> Result<()> {
     let mut comment = Vec::new();
     let read = archive.comment().read_to_end(&mut comment);
     read.map_err(read_error(name))?;
-    match comment.windows(2).any(|pair| pair == b"PK") {
-        true => Err(refused(name, "its comment may be another end of it")),
-        false => Ok(()),
+    if comment.windows(2).any(|pair| pair == b"PK") {
+        return Err(refused(name, "its comment may be another end of it"));
+    }
+    let number = |at: Option<u64>, len: usize| -> Result<u64> {
+        let mut field = [0; 8];
+        let at = at.ok_or_else(|| damaged(name, "its end is none"))?;
+        let read = bytes.read_exact_at(&mut field[..len], at);
+        read.map_err(read_error(name))?;
+        Ok(u64::from_le_bytes(field))
+    };
+    let behind = END_BYTES + comment.len() as u64;
+    let end = bytes.len().checked_sub(behind);
+    let short = number(end.map(|end| end + END_DIRECTORY_AT), 4)?;
+    let said = match short == u64::from(u32::MAX) {
+        false => short,
+        true => {
+            let locator = end.and_then(|end| end.checked_sub(LOCATOR_BYTES));
+            let long = number(locator.map(|locator| locator + LOCATOR_END_AT), 8)?;
+            number(long.checked_add(LONG_END_DIRECTORY_AT), 8)?
+        }
+    };
+    match said == archive.directory_offset() {
+        true => Ok(()),
+        false => Err(refused(
+            name,
+            "its directory is elsewhere than its end says",
+        )),
     }
 }
 
