@@ -126,7 +126,7 @@ fn made_up(count: usize) -> (Vec<Snapshot>, StatsReport) {
             },
             tags: vec![HOSTILE.into()],
             hold: None,
-            proof: (number % 3 == 0).then(|| Proof {
+            proof: number.is_multiple_of(3).then(|| Proof {
                 at: Timestamp(NOW),
                 result: format!("failed: {HOSTILE}"),
             }),

@@ -86,7 +86,8 @@ mod tests {
 
     fn every(interval_ns: i64) -> impl Fn(Timestamp) -> Option<Timestamp> {
         move |after| {
-            let next = (after.0.div_euclid(interval_ns) + 1).checked_mul(interval_ns)?;
+            let count = after.0.div_euclid(interval_ns).checked_add(1)?;
+            let next = count.checked_mul(interval_ns)?;
             Some(Timestamp(next))
         }
     }
