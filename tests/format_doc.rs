@@ -43,6 +43,7 @@ use statekeep::format::list::StreamKind;
 use statekeep::format::manifest::Figures;
 use statekeep::format::manifest::Manifest;
 use statekeep::format::manifest::Rules;
+use statekeep::format::note::CopiedFrom;
 use statekeep::format::note::Export;
 use statekeep::format::note::HoldUntil;
 use statekeep::format::note::Loss;
@@ -690,7 +691,7 @@ fn checkpoint() -> State {
     state
 }
 
-fn notes() -> [(&'static str, Note); 15] {
+fn notes() -> [(&'static str, Note); 16] {
     let lost = Lost {
         packs: [PackId([2; 32])].into(),
         chunks: [ChunkId([3; 32]), ChunkId([4; 32])].into(),
@@ -753,6 +754,16 @@ fn notes() -> [(&'static str, Note); 15] {
         ),
         ("note-export", Note::Export(SNAPSHOT, export)),
         ("note-import", Note::Import(SNAPSHOT, Sha256Sum([6; 32]))),
+        (
+            "note-copied",
+            Note::Copied(
+                SNAPSHOT,
+                CopiedFrom {
+                    repo: RepoId([7; 16]),
+                    snapshot: SnapshotId([8; 32]),
+                },
+            ),
+        ),
         (
             "note-unknown",
             Note::Unknown(1000, b"from the future".to_vec()),

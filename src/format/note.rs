@@ -3,6 +3,10 @@
 //! `docs/format.md`, section "Notes". A kind this program does not know is kept as it is when its
 //! number is even and refused when it is odd: who ignores a hold deletes what somebody wants kept.
 
+mod lost;
+
+pub use lost::Lost;
+
 use crate::codec::sha256::Sha256Sum;
 use crate::context::Timestamp;
 use crate::format::history;
@@ -14,11 +18,9 @@ use crate::format::wire;
 use crate::format::wire::Decoded;
 use crate::format::wire::Malformed;
 use crate::format::wire::Reader;
-use crate::id::ChunkId;
-use crate::id::PackId;
+use crate::id::RepoId;
 use crate::id::SnapshotId;
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 
 const TAG: u64 = 2;
 const UNTAG: u64 = 4;
@@ -33,6 +35,7 @@ const HISTORY: u64 = 20;
 const REPLACED: u64 = 24;
 const IMPORT: u64 = 26;
 const EXPORT: u64 = 28;
+const COPIED: u64 = 30;
 
 /// Paths named in one note about what a snapshot lost.
 pub const LOSS_PATHS_MAX: usize = 20;
@@ -66,6 +69,8 @@ pub enum Note {
     Export(SnapshotId, Export),
     /// The snapshot was made of the archive with this sum.
     Import(SnapshotId, Sha256Sum),
+    /// The snapshot was copied from another repository.
+    Copied(SnapshotId, CopiedFrom),
     /// A kind from the future that may be ignored.
     Unknown(u64, Vec<u8>),
 }
@@ -99,13 +104,13 @@ pub struct Replaced {
     pub only: Vec<String>,
 }
 
-/// What was found to be unreadable.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Lost {
-    /// Whole packs.
-    pub packs: BTreeSet<PackId>,
-    /// Single chunks.
-    pub chunks: BTreeSet<ChunkId>,
+/// The snapshot that another one is a copy of, at however many removes: the first of them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CopiedFrom {
+    /// The repository of the backup.
+    pub repo: RepoId,
+    /// What it is called there.
+    pub snapshot: SnapshotId,
 }
 
 /// What of a snapshot cannot be restored, for people.
@@ -214,6 +219,11 @@ impl Note {
                 put_head(&mut out, IMPORT, id);
                 out.extend_from_slice(&sha256.0);
             }
+            Note::Copied(id, from) => {
+                put_head(&mut out, COPIED, id);
+                out.extend_from_slice(from.repo.as_bytes());
+                out.extend_from_slice(from.snapshot.as_bytes());
+            }
             Note::Unknown(kind, body) => {
                 wire::put_varint(&mut out, *kind);
                 out.extend_from_slice(body);
@@ -288,6 +298,11 @@ impl Note {
                 Note::Export(id, export)
             }
             IMPORT => Note::Import(SnapshotId(reader.array()?), Sha256Sum(reader.array()?)),
+            COPIED => {
+                let id = SnapshotId(reader.array()?);
+                let (repo, snapshot) = (RepoId(reader.array()?), SnapshotId(reader.array()?));
+                Note::Copied(id, CopiedFrom { repo, snapshot })
+            }
             other if other.is_multiple_of(2) => {
                 return Ok(Note::Unknown(other, reader.rest().to_vec()));
             }
@@ -317,45 +332,6 @@ impl Export {
     }
 }
 
-impl Lost {
-    /// Returns true if nothing is lost.
-    pub fn is_empty(&self) -> bool {
-        self.packs.is_empty() && self.chunks.is_empty()
-    }
-
-    /// Returns a name for exactly this, by which a manifest says what it was made without; `None`
-    /// if nothing is lost.
-    pub fn digest(&self) -> Option<[u8; 16]> {
-        let mut bytes = Vec::new();
-        self.encode(&mut bytes);
-        let hash = blake3::hash(&bytes);
-        let half = hash.as_bytes().first_chunk().copied();
-        half.filter(|_| !self.is_empty())
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        wire::put_varint(out, self.packs.len() as u64);
-        for id in &self.packs {
-            out.extend_from_slice(id.as_bytes());
-        }
-        wire::put_varint(out, self.chunks.len() as u64);
-        for id in &self.chunks {
-            out.extend_from_slice(id.as_bytes());
-        }
-    }
-
-    fn decode(reader: &mut Reader) -> Decoded<Lost> {
-        let mut lost = Lost::default();
-        for _ in 0..reader.count(PackId::LEN)? {
-            lost.packs.insert(PackId(reader.array()?));
-        }
-        for _ in 0..reader.count(ChunkId::LEN)? {
-            lost.chunks.insert(ChunkId(reader.array()?));
-        }
-        Ok(lost)
-    }
-}
-
 /// The sum of all notes so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
@@ -380,6 +356,8 @@ pub struct Notes {
     pub exports: BTreeMap<(SnapshotId, Sha256Sum), Export>,
     /// The archives that snapshots were made of.
     pub imports: BTreeMap<SnapshotId, Sha256Sum>,
+    /// What snapshots that were copied from other repositories are there.
+    pub copied: BTreeMap<SnapshotId, CopiedFrom>,
     /// Kinds from the future, in order, for whoever understands them.
     pub unknown: Vec<(u64, Vec<u8>)>,
 }
@@ -424,6 +402,7 @@ impl Notes {
             Note::Import(id, sha256) => {
                 self.imports.insert(id, sha256);
             }
+            Note::Copied(id, from) => drop(self.copied.insert(id, from)),
             Note::Unknown(kind, body) => self.unknown.push((kind, body)),
         }
     }
@@ -440,6 +419,7 @@ impl Notes {
         self.replaced.remove(gone);
         self.exports.retain(|(id, _), _| id != gone);
         self.imports.remove(gone);
+        self.copied.remove(gone);
     }
 
     /// Returns the shortest list of notes with the same sum.
@@ -470,6 +450,7 @@ impl Notes {
         let exports = self.exports.iter();
         notes.extend(exports.map(|((id, _), export)| Note::Export(*id, export.clone())));
         notes.extend(self.imports.iter().map(|(id, sum)| Note::Import(*id, *sum)));
+        notes.extend(self.copied.iter().map(|(id, f)| Note::Copied(*id, *f)));
         let unknown = self.unknown.iter();
         notes.extend(unknown.map(|(kind, body)| Note::Unknown(*kind, body.clone())));
         notes
@@ -493,6 +474,8 @@ fn rest_as_text(reader: &mut Reader) -> Decoded<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ChunkId;
+    use crate::id::PackId;
     use proptest::prelude::*;
 
     fn examples() -> Vec<Note> {
@@ -550,6 +533,13 @@ mod tests {
                 },
             ),
             Note::Import(id, Sha256Sum([6; 32])),
+            Note::Copied(
+                id,
+                CopiedFrom {
+                    repo: RepoId([7; 16]),
+                    snapshot: SnapshotId([8; 32]),
+                },
+            ),
             Note::Unknown(1000, b"from the future".to_vec()),
         ]
     }
