@@ -115,6 +115,14 @@ pub enum Error {
         /// How that was seen.
         reason: String,
     },
+    /// The repository that was copied to failed; the one that was copied from is as it was.
+    #[error("the copy to {location} failed, the first repository is as it was")]
+    CopyFailed {
+        /// Where it was copied to.
+        location: String,
+        /// What failed there.
+        source: Box<Error>,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -146,6 +154,7 @@ impl Error {
                 source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             ),
+            Error::CopyFailed { source, .. } => source.is_no_space(),
             _ => false,
         }
     }

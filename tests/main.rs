@@ -14,6 +14,8 @@ mod check;
 mod cli;
 mod contract;
 mod contrib;
+mod copy;
+mod copy_cli;
 mod crash;
 mod cuts;
 mod decoders;

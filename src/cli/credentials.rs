@@ -5,6 +5,7 @@
 //! argument, printed or logged (I9).
 
 use crate::cli::args::Global;
+use crate::cli::args::ToKeyArgs;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
@@ -117,15 +118,28 @@ pub(super) fn given<'a>(
             .hint("set one of them")),
             (Some(source), _) => Ok(Given::Password(source)),
             (None, Some(file)) => Ok(Given::KeyFile(file)),
-            (None, None) => Ok(match settings {
-                None => Given::Nothing,
-                Some(settings) => match (configured_password(settings), &settings.key_file) {
-                    (Some(source), _) => Given::Password(source),
-                    (None, Some(file)) => Given::KeyFile(file),
-                    (None, None) => Given::Nothing,
-                },
-            }),
+            (None, None) => Ok(settings.map_or(Given::Nothing, configured)),
         },
+    }
+}
+
+/// Returns what a repository that is copied to is to be opened with, as far as somebody said.
+pub(super) fn given_to<'a>(args: &'a ToKeyArgs, settings: Option<&'a RepoSettings>) -> Given<'a> {
+    let file = args.to_password_file.as_deref().map(PasswordSource::File);
+    let command = args.to_password_command.as_deref();
+    let password = file.or(command.map(PasswordSource::Command));
+    match (password, &args.to_key_file) {
+        (Some(source), _) => Given::Password(source),
+        (None, Some(file)) => Given::KeyFile(file),
+        (None, None) => settings.map_or(Given::Nothing, configured),
+    }
+}
+
+fn configured(settings: &RepoSettings) -> Given<'_> {
+    match (configured_password(settings), &settings.key_file) {
+        (Some(source), _) => Given::Password(source),
+        (None, Some(file)) => Given::KeyFile(file),
+        (None, None) => Given::Nothing,
     }
 }
 

@@ -81,7 +81,8 @@ fn classify(error: &Error) -> (&'static str, u8) {
             // As if SIGPIPE had ended the process.
             ("broken-pipe", 141)
         }
-        Error::Io { .. } if error.is_no_space() => ("no-space", 16),
+        Error::Io { .. } | Error::CopyFailed { .. } if error.is_no_space() => ("no-space", 16),
+        Error::CopyFailed { .. } => ("copy-failed", 19),
         Error::Io { .. } => ("io", 1),
         Error::Corrupt { .. } => ("damaged", 4),
         Error::Missing { .. } => ("missing", 4),
@@ -119,6 +120,13 @@ mod tests {
 
     fn io_error(kind: io::ErrorKind, path: &str) -> Error {
         Error::io("write", path)(io::Error::from(kind))
+    }
+
+    fn copy_failed(source: Error) -> Error {
+        Error::CopyFailed {
+            location: "/copy".to_string(),
+            source: Box::new(source),
+        }
     }
 
     #[test]
@@ -183,6 +191,16 @@ mod tests {
                 },
                 "app-running",
                 15,
+            ),
+            (
+                copy_failed(io_error(io::ErrorKind::StorageFull, "/x")),
+                "no-space",
+                16,
+            ),
+            (
+                copy_failed(Error::corrupt("packs/3f", "cut")),
+                "copy-failed",
+                19,
             ),
             (Error::Cancelled, "interrupted", 130),
         ];

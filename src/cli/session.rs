@@ -1,6 +1,7 @@
 //! What every command works with: the context, the settings, the outputs, the open repository.
 
 use crate::cli::args::Global;
+use crate::cli::args::ToKeyArgs;
 use crate::cli::choice::Target;
 use crate::cli::credentials;
 use crate::cli::credentials::Given;
@@ -15,6 +16,7 @@ use crate::cli::progress::Reporter;
 use crate::cli::terminal::Terminal;
 use crate::cli::text;
 use crate::config;
+use crate::config::Origin;
 use crate::config::Profile;
 use crate::context::Context;
 use crate::disk::RealDisk;
@@ -31,6 +33,7 @@ use crate::repo::Repo;
 use crate::store::DirStore;
 use crate::store::Store;
 use jiff::tz::TimeZone;
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
@@ -125,10 +128,26 @@ impl Session {
         self.open_target(&self.target(None)?)
     }
 
+    /// Opens the repository that is copied to.
+    pub(super) fn open_repo_to(&self, to: &OsStr, key: &ToKeyArgs) -> Outcome<Repo> {
+        let target = self.given_target(to, Origin::Flag("--to"))?;
+        let given = credentials::given_to(key, target.settings);
+        let opened = self.open_target_with(&target, given);
+        let (repo, _) = opened.map_err(|failure| match failure.code {
+            "wrong-key" => failure.hint("--to-key-file FILE, or --to-password-file FILE"),
+            _ => failure,
+        })?;
+        Ok(repo)
+    }
+
     /// Opens this repository and tells what opened it.
     pub(super) fn open_target(&self, target: &Target<'_>) -> Outcome<(Repo, Opened)> {
-        let (store, config) = self.open_store_of(target)?;
         let given = credentials::given(&self.global, &self.environment, target.settings)?;
+        self.open_target_with(target, given)
+    }
+
+    fn open_target_with(&self, target: &Target<'_>, given: Given<'_>) -> Outcome<(Repo, Opened)> {
+        let (store, config) = self.open_store_of(target)?;
         if let Given::Password(PasswordSource::File(path)) = &given {
             self.warn_if_exposed(path);
         }

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod backup;
 mod budget;
 pub mod check;
+pub mod copy;
 pub mod demo;
 pub mod detect;
 pub mod diff;
@@ -30,6 +31,7 @@ pub mod status;
 mod tally;
 pub mod words;
 pub mod tune;
+mod unfinished;
 
 pub use tally::Tally;
 

@@ -5,6 +5,7 @@
 
 mod archive;
 mod config;
+mod copy;
 mod every_day;
 mod guard;
 mod keep;
@@ -29,6 +30,8 @@ pub(super) use config::ProfileCommand;
 pub(super) use config::ProfileDetectArgs;
 pub(super) use config::ProfileExampleArgs;
 pub(super) use config::ProfileShowArgs;
+pub(super) use copy::CopyArgs;
+pub(super) use copy::ToKeyArgs;
 pub(super) use every_day::BackupArgs;
 pub(super) use every_day::CutsArg;
 pub(super) use every_day::ListArgs;
@@ -82,7 +85,8 @@ const CODES: &str = "\
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 finished with warnings · 4 damage found ·
 5 differences found · 10 no repository · 11 busy · 12 wrong key · 13 not found ·
 14 confirmation needed · 15 application running · 16 no space · 17 store unreachable ·
-18 format newer than this program · 20 overdue · 130/143 interrupted, state safe";
+18 format newer than this program · 19 copy failed, first repository fine · 20 overdue ·
+130/143 interrupted, state safe";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -287,6 +291,13 @@ Examples:
     Hold(HoldArgs),
     /// Give back space that no snapshot needs
     Gc(GcArgs),
+    /// Copy snapshots to another repository: only what is missing there, every byte verified
+    #[command(before_long_help = "\
+Examples:
+  statekeep copy --to /mnt/stick/backups                all snapshots
+  statekeep copy --to offsite -p homecore -n            what would be copied, and how much is read
+  statekeep copy --to offsite latest --to-password-file ~/offsite.pass")]
+    Copy(CopyArgs),
     /// Verify the repository, and mend it; or verify an archive
     #[command(before_long_help = "\
 Examples:

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod check_archive;
 mod config;
+mod copy;
 mod demo;
 mod diff;
 mod drill;
@@ -68,6 +69,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Forget(args) => forget::run(session, &args),
         Command::Hold(args) => hold::run(session, &args),
         Command::Gc(args) => prune::gc(session, &args),
+        Command::Copy(args) => copy::run(session, &args),
         Command::Check(args) => check::run(session, &args),
         Command::Stats(args) => stats::run(session, &args),
         Command::Report(args) => report::run(session, &args),

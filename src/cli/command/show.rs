@@ -34,6 +34,15 @@ struct Shown {
     /// The sum of the archive it was made of.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported_sha256: Option<String>,
+    /// The snapshot that it is a copy of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_from: Option<CopiedFromBody>,
+}
+
+#[derive(Serialize)]
+struct CopiedFromBody {
+    repo: String,
+    snapshot: String,
 }
 
 /// An archive that was made of it.
@@ -70,6 +79,7 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
     let mut exports: Vec<&Export> = exports.map(|(_, export)| export).collect();
     exports.sort_by_key(|export| export.at);
     let imported = notes.imports.get(&snapshot.id);
+    let copied = notes.copied.get(&snapshot.id);
     let output = &session.output;
     if output.is_json() {
         let shown = Shown {
@@ -78,6 +88,10 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
             damage: loss.map(|loss| json::loss(&snapshot.id, loss)),
             exports: exports.iter().copied().map(ExportBody::from).collect(),
             imported_sha256: imported.map(ToString::to_string),
+            copied_from: copied.map(|from| CopiedFromBody {
+                repo: from.repo.to_string(),
+                snapshot: from.snapshot.to_string(),
+            }),
         };
         output.json(&json::document("snapshot", shown))?;
         return Ok(DONE);
@@ -90,6 +104,12 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
     }
     if let Some(sha256) = imported {
         output.line(format!("made of   an archive with sha256 {sha256}"))?;
+    }
+    if let Some(from) = copied {
+        let (snapshot, repo) = (from.snapshot.short(), from.repo.short());
+        output.line(format!(
+            "copy of   snapshot {snapshot} of repository {repo}"
+        ))?;
     }
     for export in exports {
         let at = text::local_with_zone(export.at, &session.zone);

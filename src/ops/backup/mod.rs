@@ -26,7 +26,6 @@ mod seen;
 mod source;
 mod stage;
 mod stream;
-mod unfinished;
 
 pub(super) use databases::Finder;
 pub(super) use databases::Sniffed;
@@ -59,8 +58,8 @@ use crate::ops::backup::builder::Known;
 use crate::ops::backup::databases::Look;
 use crate::ops::backup::run::Base;
 use crate::ops::backup::run::Run;
-use crate::ops::backup::unfinished::Unfinished;
 use crate::ops::notes;
+use crate::ops::unfinished::Unfinished;
 use crate::repo::Repo;
 use crate::repo::log::Draft;
 use crate::repo::log::Outcome;

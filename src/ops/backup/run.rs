@@ -30,7 +30,7 @@ use crate::ops::backup::pool::Worker;
 use crate::ops::backup::scan::Scan;
 use crate::ops::backup::seen::SeenWriter;
 use crate::ops::backup::source::Source;
-use crate::ops::backup::unfinished::Unfinished;
+use crate::ops::unfinished::Unfinished;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::log::State;

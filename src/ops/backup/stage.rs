@@ -17,7 +17,7 @@ use crate::ops::backup::newest_of_series;
 use crate::ops::backup::run;
 use crate::ops::backup::run::Base;
 use crate::ops::backup::source::Source;
-use crate::ops::backup::unfinished::Unfinished;
+use crate::ops::unfinished::Unfinished;
 use crate::repo::Repo;
 use crate::repo::log::State;
 use crate::source::files::Problem;

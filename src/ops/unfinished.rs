@@ -1,4 +1,4 @@
-//! The packs a backup has stored and no log entry names yet.
+//! The packs a backup or a copy has stored and no log entry names yet.
 //!
 //! Their names are noted in a local file as they become durable. A run that is killed leaves the
 //! file, and the next one takes the packs over, so that an interrupted backup goes on where it was.
