@@ -1,6 +1,8 @@
 //! Copies between repositories: byte for byte, only what is missing, whatever fails and whoever
 //! writes meanwhile.
 
+use crate::interrupted::Hook;
+use crate::interrupted::Interrupted;
 use crate::support;
 use crate::support::Model;
 use crate::support::Seeded;
@@ -29,22 +31,16 @@ use statekeep::repo::Repo;
 use statekeep::store::FaultyStore;
 use statekeep::store::Folder;
 use statekeep::store::Key;
-use statekeep::store::Listed;
 use statekeep::store::MemoryStore;
 use statekeep::store::Method;
-use statekeep::store::Put;
 use statekeep::store::Repeat;
 use statekeep::store::Store;
 use statekeep::store::StoreFault;
 use statekeep::store::When;
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 
 /// A plain repository under another name than the encrypted one of `support`.
@@ -141,7 +137,7 @@ impl History {
 }
 
 /// Keeps the newest so many and leaves not a byte unused.
-fn prune_to(repo: &Repo, last: u32) -> Result<()> {
+pub(crate) fn prune_to(repo: &Repo, last: u32) -> Result<()> {
     let policy = statekeep::ops::keep::Policy {
         last,
         ..Default::default()
@@ -428,66 +424,6 @@ fn a_copy_that_was_cut_off_goes_on_with_what_it_stored() {
     assert_clean(&target, "after");
 }
 
-type Hook = Box<dyn FnOnce() + Send>;
-
-/// A store beside which something happens right before a call.
-struct Interrupted {
-    inner: Arc<dyn Store>,
-    left: AtomicU64,
-    hook: Mutex<Option<Hook>>,
-}
-
-impl Interrupted {
-    fn tick(&self) {
-        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let hook = self.hook.lock().unwrap().take();
-            if let Some(hook) = hook {
-                hook();
-            }
-        }
-    }
-}
-
-impl Store for Interrupted {
-    fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Put> {
-        self.tick();
-        self.inner.put_new(key, bytes)
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        self.tick();
-        self.inner.get(key)
-    }
-
-    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        self.tick();
-        self.inner.get_range(key, range)
-    }
-
-    fn stored_bytes(&self, key: &Key) -> Result<Option<u64>> {
-        self.tick();
-        self.inner.stored_bytes(key)
-    }
-
-    fn list(&self, folder: Folder) -> Result<Vec<Listed>> {
-        self.tick();
-        self.inner.list(folder)
-    }
-
-    fn delete(&self, key: &Key) -> Result<()> {
-        self.inner.delete(key)
-    }
-
-    fn sync(&self, folder: Folder) -> Result<()> {
-        self.tick();
-        self.inner.sync(folder)
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-}
-
 /// A prune that rewrites everything, of the source or of the target, before any call of a copy.
 #[test]
 fn a_prune_of_either_side_at_any_moment_is_no_harm() {
@@ -506,11 +442,7 @@ fn a_prune_of_either_side_at_any_moment_is_no_harm() {
         for number in (1..).step_by(stride) {
             let inner = [copy_of(&*stores[0]), copy_of(&*stores[1])];
             let pruned: Arc<dyn Store> = inner[side].clone();
-            let interrupted = Arc::new(Interrupted {
-                inner: pruned.clone(),
-                left: AtomicU64::new(u64::MAX),
-                hook: Mutex::new(None),
-            });
+            let interrupted = Arc::new(Interrupted::new(pruned.clone()));
             let open = |at: usize| match at == side {
                 true => support::open(interrupted.clone(), None).unwrap(),
                 false => support::open(inner[at].clone(), None).unwrap(),
@@ -521,14 +453,12 @@ fn a_prune_of_either_side_at_any_moment_is_no_harm() {
                 let repo = support::open(pruned, None).unwrap();
                 prune_to(&repo, keep).unwrap();
             });
-            *interrupted.hook.lock().unwrap() = Some(hook);
-            interrupted.left.store(number, Ordering::SeqCst);
+            interrupted.before_call(number, hook);
 
             let report = copy::copy(&support::context(), &source, &target, &wanted);
 
             let what = format!("side {side}, keeping {keep}, call {number}");
-            let was_pruned = interrupted.hook.lock().unwrap().is_none();
-            interrupted.left.store(u64::MAX, Ordering::SeqCst);
+            let was_pruned = interrupted.disarm();
             match report {
                 Ok(report) => {
                     assert!(report.damaged.is_empty(), "{what}: {report:?}");

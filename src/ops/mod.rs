@@ -29,9 +29,9 @@ pub mod snapshots;
 pub mod stats;
 pub mod status;
 mod tally;
-pub mod words;
 pub mod tune;
 mod unfinished;
+pub mod words;
 
 pub use tally::Tally;
 

@@ -71,7 +71,7 @@ pub(super) fn run(session: &Session, args: &DrillArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, args.reference.as_bytes())?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let profile = in_place::profile_of(session, &snapshot.manifest)?;
     let options = DrillOptions {
         scratch,

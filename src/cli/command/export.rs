@@ -86,7 +86,7 @@ pub(super) fn run(session: &Session, args: ExportArgs) -> Outcome<u8> {
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
     options.passphrase = passphrase(session, &args)?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let (id, manifest) = (snapshot.id, &snapshot.manifest);
     let export = export::prepare(&session.cx, &chunks, id, manifest, &options)?;
     chunks.save_index();

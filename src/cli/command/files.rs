@@ -42,7 +42,7 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let path = path.unwrap_or_default();
     let result = match session.output.is_json() {
         true => ls_json(session, &snapshot.id, &mut |visit| {
@@ -168,7 +168,7 @@ pub(super) fn cat(session: &Session, args: &CatArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let mut writer = session.output.writer();
     let temp_dir = &session.environment.temp_dir;
     let written = inspect::cat(

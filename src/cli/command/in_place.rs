@@ -173,7 +173,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let mut only = restore::patterns(args, path)?;
     only.extend(restore::named_patterns(session, args, &chunks, snapshot)?);
     let surplus = match args.delete {
@@ -198,7 +198,7 @@ pub(super) fn undo(session: &Session, args: &UndoArgs) -> Outcome<u8> {
     let root = root.as_ref().map(|root| root.as_os_str().as_bytes());
     let (snapshot, replaced) = in_place::last_replaced(&snapshots, &host, root)
         .map_err(|error| Failure::from(error).hint(session.command_hint("list")))?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     let only = replaced.only.clone();
     let mut request = Request::new(session, "undo", snapshot, only, Surplus::Removed)?;
     // Where that restore was, wherever the profile is by now.

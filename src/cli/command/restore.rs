@@ -81,7 +81,7 @@ pub(super) fn run(session: &Session, args: &RestoreArgs) -> Outcome<u8> {
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = session.resolve(&snapshots, reference)?;
-    let chunks = Chunks::open(&repo, &state.packs)?;
+    let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
     options
         .only
         .extend(named_patterns(session, args, &chunks, snapshot)?);

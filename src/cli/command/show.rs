@@ -63,7 +63,7 @@ pub(super) fn run(session: &Session, args: &ShowArgs) -> Outcome<u8> {
     let databases = match snapshot.manifest.databases {
         None => Vec::new(),
         Some(_) => {
-            let chunks = Chunks::open(&repo, &state.packs)?;
+            let chunks = Chunks::open_following(&session.cx, &repo, &state.packs)?;
             match inspect::databases(&chunks, &snapshot.manifest) {
                 // What is lost is told below; the rest is worth showing.
                 Err(Error::Missing { .. } | Error::Corrupt { .. }) if loss.is_some() => Vec::new(),

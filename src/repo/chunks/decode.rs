@@ -65,20 +65,31 @@ impl Chunks<'_> {
 
     /// Reads a chunk.
     pub fn read(&self, scratch: &mut Scratch, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        scratch.failed.clear();
-        let read = match self.read_indexed(scratch, kind, id) {
-            // The index is a cache: what it lacks is asked of the packs themselves, once.
-            Err(Error::Missing { .. } | Error::Corrupt { .. }) if self.index.is_damaged() => {
-                self.load_missing_tables()?;
-                self.read_indexed(scratch, kind, id)
+        let mut seen = self.log_seen();
+        let read = loop {
+            match self.read_once(scratch, kind, id) {
+                Err(Error::Missing { .. } | Error::Corrupt { .. }) if self.log_moved(&mut seen) => {
+                }
+                read => break read,
             }
-            result => result,
         };
         if let Err(Error::Missing { .. } | Error::Corrupt { .. }) = &read {
             let mut suspect = self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
             suspect.append(&mut scratch.failed);
         }
         read
+    }
+
+    fn read_once(&self, scratch: &mut Scratch, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        scratch.failed.clear();
+        match self.read_indexed(scratch, kind, id) {
+            // The index is a cache: what it lacks is asked of the packs themselves, once.
+            Err(Error::Missing { .. } | Error::Corrupt { .. }) if self.index.is_damaged() => {
+                self.load_missing_tables()?;
+                self.read_indexed(scratch, kind, id)
+            }
+            result => result,
+        }
     }
 
     fn read_indexed(

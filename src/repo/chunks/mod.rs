@@ -2,10 +2,12 @@
 //!
 //! Invariant I3: bytes leave here only after their id matched. Invariant I13: a base is looked for
 //! only among records of lower height, so decoding ends whatever the packs claim.
-//! Finished packs of a running backup are added here before the log names them.
+//! Finished packs of a running backup are added here before the log names them. Who only reads can
+//! follow the log: then a prune beside it that stores records elsewhere is not noticed.
 
 use crate::codec::zstd::Decoder;
 mod decode;
+mod follow;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -47,6 +49,8 @@ pub struct Chunks<'r> {
     unreadable: Mutex<BTreeMap<PackId, Error>>,
     /// Packs because of which a chunk could not be read.
     suspect: Mutex<BTreeSet<PackId>>,
+    /// How the log is read again when packs are gone; `None` for who holds on to one state.
+    follow: Option<follow::Follow>,
 }
 
 #[derive(Clone)]
@@ -100,6 +104,7 @@ impl<'r> Chunks<'r> {
             absent: absent.clone(),
             unreadable: Mutex::default(),
             suspect: Mutex::default(),
+            follow: None,
         };
         chunks.load_missing_tables()?;
         Ok(chunks)
