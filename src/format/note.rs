@@ -201,11 +201,7 @@ impl Note {
             }
             Note::Loss(id, loss) => {
                 put_head(&mut out, LOSS, id);
-                wire::put_varint(&mut out, loss.count);
-                wire::put_varint(&mut out, loss.paths.len() as u64);
-                for path in &loss.paths {
-                    wire::put_bytes(&mut out, path);
-                }
+                loss.encode(&mut out);
             }
             Note::History(name, spans) => {
                 wire::put_varint(&mut out, HISTORY);
@@ -266,22 +262,11 @@ impl Note {
             }
             REPLACED => {
                 let id = SnapshotId(reader.array()?);
-                let at = take_time(&mut reader)?;
-                let by = SnapshotId(reader.array()?);
-                let mut only = Vec::new();
-                while !reader.is_empty() {
-                    only.push(wire::text(reader.bytes()?)?);
-                }
-                Note::Replaced(id, Replaced { at, by, only })
+                Note::Replaced(id, Replaced::decode(&mut reader)?)
             }
             LOSS => {
                 let id = SnapshotId(reader.array()?);
-                let count = reader.varint()?;
-                let mut paths = Vec::new();
-                for _ in 0..reader.count(1)? {
-                    paths.push(reader.bytes()?.to_vec());
-                }
-                Note::Loss(id, Loss { count, paths })
+                Note::Loss(id, Loss::decode(&mut reader)?)
             }
             HISTORY => {
                 let (name, spans) = history::take(&mut reader)?;
@@ -320,6 +305,35 @@ impl Replaced {
         for pattern in &self.only {
             wire::put_bytes(out, pattern.as_bytes());
         }
+    }
+
+    fn decode(reader: &mut Reader) -> Decoded<Replaced> {
+        let at = take_time(reader)?;
+        let by = SnapshotId(reader.array()?);
+        let mut only = Vec::new();
+        while !reader.is_empty() {
+            only.push(wire::text(reader.bytes()?)?);
+        }
+        Ok(Replaced { at, by, only })
+    }
+}
+
+impl Loss {
+    fn encode(&self, out: &mut Vec<u8>) {
+        wire::put_varint(out, self.count);
+        wire::put_varint(out, self.paths.len() as u64);
+        for path in &self.paths {
+            wire::put_bytes(out, path);
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Decoded<Loss> {
+        let count = reader.varint()?;
+        let mut paths = Vec::new();
+        for _ in 0..reader.count(1)? {
+            paths.push(reader.bytes()?.to_vec());
+        }
+        Ok(Loss { count, paths })
     }
 }
 
