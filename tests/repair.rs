@@ -18,6 +18,7 @@ use statekeep::ops::check::log;
 use statekeep::ops::check::repair;
 use statekeep::ops::check::repair::RepairPlan;
 use statekeep::ops::check::repair::Waiting;
+use statekeep::ops::prune;
 use statekeep::ops::restore;
 use statekeep::ops::restore::RestoreOptions;
 use statekeep::ops::snapshots;
@@ -509,4 +510,37 @@ fn a_read_that_fails_for_once_is_no_loss() {
             ),
         }
     }
+}
+
+/// Found by `model`: what a prune had rewritten and deleted since was marked as lost.
+#[test]
+fn a_repair_beside_a_prune_marks_nothing() {
+    let (world, reports, _) = two_backups(false);
+    fs::remove_file(world.source().join("new")).unwrap();
+    world.backup();
+    let repo = world.repo();
+    prune::forget(&context(), &repo, &[reports[1].snapshot.unwrap()].into()).unwrap();
+    let (state, snapshots) = snapshots::list(&context(), &repo).unwrap();
+    let manifests: Vec<_> = snapshots.into_iter().map(|s| (s.id, s.manifest)).collect();
+    let zealous = prune::PruneOptions {
+        policy: None,
+        profile: None,
+        host: None,
+        zone: jiff::tz::TimeZone::UTC,
+        limits: prune::Limits {
+            unused_permille: 0,
+            repack_bytes_max: u64::MAX,
+        },
+        grace_ns: 0,
+    };
+    let plan = prune::plan(&context(), &repo, &zealous).unwrap();
+    prune::apply(&context(), &repo, &zealous, plan).unwrap();
+
+    let plan = repair::plan(&context(), &repo, &state, &manifests, ReadData::All).unwrap();
+    let done = repair::apply(&context(), &repo, &state, &plan);
+
+    assert!(!plan.mark.is_empty());
+    assert!(matches!(done, Err(Error::Busy { .. })), "{done:?}");
+    let notes = &world.state().notes;
+    assert!(notes.lost.is_empty() && notes.losses.is_empty());
 }

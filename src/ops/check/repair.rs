@@ -238,6 +238,9 @@ pub fn apply(
     if !plan.heal.is_empty() {
         notes.push(Note::Healed(plan.heal.clone()));
     }
+    // A pack that a prune dropped meanwhile is missing too, and nothing is lost with it.
+    let mut relies_on_packs = plan.report.damaged_packs.clone();
+    relies_on_packs.retain(|pack| state.packs.contains_key(pack) && !plan.drop.contains(pack));
     let losses = plan.losses.iter();
     notes.extend(losses.map(|(snapshot, loss)| Note::Loss(*snapshot, loss.clone())));
     if !notes.is_empty() || !plan.drop.is_empty() {
@@ -247,6 +250,7 @@ pub fn apply(
                 notes,
                 ..Change::default()
             },
+            relies_on_packs,
             relies_on_snapshots: plan.losses.keys().copied().collect(),
             packs_since: state.position,
             ..Draft::default()
