@@ -11,6 +11,7 @@ use crate::forge::Tar;
 use crate::forge::gz;
 use crate::forge::tar;
 use crate::kill::SmallDisk;
+use crate::support::Model;
 use crate::support::Seeded;
 use crate::support::model_of;
 use age::secrecy::SecretString;
@@ -104,7 +105,7 @@ fn an_archive_is_what_was_exported_with_and_without_its_repository() {
 }
 
 /// Packs a tar of an export anew, with something changed.
-fn repacked(plain: &[u8], change: impl Fn(&str, &mut Vec<Tar>)) -> Vec<u8> {
+fn repacked(plain: &[u8], change: impl Fn(&mut Vec<Tar>)) -> Vec<u8> {
     let mut members = Vec::new();
     for entry in tar::Archive::new(plain).entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -116,10 +117,9 @@ fn repacked(plain: &[u8], change: impl Fn(&str, &mut Vec<Tar>)) -> Vec<u8> {
         member.content.clear();
         std::io::copy(&mut entry, &mut member.content).unwrap();
         member.mode = entry.header().mode().unwrap();
-        change(std::str::from_utf8(&path).unwrap(), &mut members);
         members.push(member);
     }
-    change("", &mut members);
+    change(&mut members);
     tar(&members)
 }
 
@@ -133,92 +133,57 @@ fn every_wrong_file_is_named() {
     fs::remove_file(home.path("a.tar.sha256")).unwrap();
     let write = |bytes: &[u8]| fs::write(home.path("b.tar"), bytes).unwrap();
 
-    write(&repacked(&whole, |_, _| {}));
+    write(&repacked(&whole, |_| {}));
     assert_eq!(
         checked(&home, &["b.tar"], 0)["repository"]["known_by"],
         "manifest"
     );
-    type Change = fn(&str, &mut Vec<Tar>);
+    type Change = fn(&mut Vec<Tar>);
+    let all: Change = |members| {
+        let files = members.iter_mut().filter(|member| member.kind == b'0');
+        files.skip(1).for_each(|file| file.content[0] ^= 1);
+    };
     let table: [(Change, &[&str]); 5] = [
-        (
-            |next, members| {
-                if next.is_empty() {
-                    members
-                        .iter_mut()
-                        .filter(|m| m.kind == b'0')
-                        .skip(1)
-                        .for_each(|m| m.content[0] ^= 1);
-                }
-            },
-            &["config.toml", "data/more", "data/notes"],
-        ),
-        (
-            |next, members| {
-                if next.is_empty() {
-                    members[1].mode = 0o4755
-                }
-            },
-            &["config.toml"],
-        ),
-        (
-            |next, members| {
-                if next.is_empty() {
-                    members.truncate(3)
-                }
-            },
-            &["data/more", "data/notes"],
-        ),
-        (
-            |next, members| {
-                if next.is_empty() {
-                    members.push(Tar::file(b"new"))
-                }
-            },
-            &["new"],
-        ),
-        (
-            |next, members| {
-                if next.is_empty() {
-                    members.swap(3, 4)
-                }
-            },
-            &["data/more"],
-        ),
+        (all, &["config.toml", "data/more", "data/notes"]),
+        (|members| members[1].mode = 0o4755, &["config.toml"]),
+        (|members| members.truncate(3), &["data/more", "data/notes"]),
+        (|members| members.push(Tar::file(b"new")), &["new"]),
+        (|members| members.swap(3, 4), &["data/more"]),
     ];
     for (number, (change, wanted)) in table.iter().enumerate() {
         write(&repacked(&whole, change));
         let summary = checked(&home, &["b.tar"], 4);
         assert_eq!(problems(&summary), *wanted, "{number}: {summary}");
     }
+}
 
-    // Bytes that flip: in a tar only the manifest knows, in a zip each member has a checksum.
+#[test]
+fn flipped_bytes_are_found_in_the_file_that_they_are_in() {
+    let home = Home::new();
+    home.done(&["export", "latest", "-o", "a.tar"]);
     home.done(&["export", "latest", "-o", "c.zip"]);
-    for name in ["a.tar", "c.zip"] {
-        let mut bytes = fs::read(home.path(name)).unwrap();
-        let at = match name {
-            "a.tar" => bytes.windows(5).rposition(|part| part == b"notes").unwrap(),
-            _ => 0,
-        };
-        if name == "a.tar" {
-            bytes[at] ^= 1;
-            fs::write(home.path(name), bytes).unwrap();
-            assert_eq!(problems(&checked(&home, &[name], 4)), ["data/notes"]);
-        } else {
-            let behind = bytes.windows(4).rposition(|part| part == b"PK\x07\x08");
-            bytes[behind.unwrap() - 3] ^= 1;
-            fs::write(home.path(name), bytes).unwrap();
-            let found = problems(&checked(&home, &[name], 4));
-            assert!(
-                found.contains(&"data/notes".to_string()) && found.contains(&String::new()),
-                "{found:?}"
-            );
-        }
-    }
+    fs::remove_file(home.path("a.tar.sha256")).unwrap();
+
+    // In a tar only the manifest knows.
+    let mut bytes = fs::read(home.path("a.tar")).unwrap();
+    let at = bytes.windows(5).rposition(|part| part == b"notes");
+    bytes[at.unwrap()] ^= 1;
+    fs::write(home.path("a.tar"), bytes).unwrap();
+    assert_eq!(problems(&checked(&home, &["a.tar"], 4)), ["data/notes"]);
     let text = home.exits(&["check", "a.tar"], 4);
     assert!(
         text.contains("DAMAGED  data/notes: has another content"),
         "{text}"
     );
+
+    // In a zip each member has a checksum, and the others are read.
+    let mut bytes = fs::read(home.path("c.zip")).unwrap();
+    let behind = bytes.windows(4).rposition(|part| part == b"PK\x07\x08");
+    bytes[behind.unwrap() - 3] ^= 1;
+    fs::write(home.path("c.zip"), bytes).unwrap();
+    let found = problems(&checked(&home, &["c.zip"], 4));
+    // The second is that of the file beside it.
+    assert_eq!(found, ["data/notes", ""]);
 }
 
 #[test]
@@ -354,7 +319,8 @@ fn encrypted_archives_that_were_cut_or_forged_are_damaged_wherever_that_was() {
         ..Tar::file(b"a")
     };
     let zipped = crate::forge::zip(&[crate::forge::Zip::file(b"a", &content.content)]);
-    for plain in [tar(&[content.clone()]), gz(&tar(&[content])), zipped] {
+    let tarred = tar(&[content]);
+    for plain in [tarred.clone(), gz(&tarred), zipped] {
         let whole = sealed(&plain);
         let read = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
@@ -570,7 +536,7 @@ fn backups_of_the_applications_are_restored_by_hand_as_their_documents_say() {
     for field in ["id", "timestamp", "scope", "version", "files"] {
         assert!(manifest.get(field).is_some(), "{field}");
     }
-    let without_root = |mut model: crate::support::Model| {
+    let without_root = |mut model: Model| {
         model.remove(&b""[..]);
         model
     };
@@ -597,6 +563,17 @@ fn kills() -> u64 {
     std::env::var("STATEKEEP_KILLS").map_or(5, |text| text.parse().unwrap())
 }
 
+/// What has its name is whole.
+fn whole_or_not_there(app: &Model, back: &Path) {
+    for (path, node) in model_of(back) {
+        let name = String::from_utf8_lossy(&path).into_owned();
+        let is_temporary = name.contains(".statekeep") || name.contains(".tmp");
+        if node.1 == "file" && !is_temporary {
+            assert!(app.get(&path).is_some_and(|was| was.2 == node.2), "{name}");
+        }
+    }
+}
+
 #[test]
 fn kill_during_export_import_and_restore_leaves_whole_things_or_none() {
     let home = Home::new();
@@ -607,55 +584,36 @@ fn kill_during_export_import_and_restore_leaves_whole_things_or_none() {
     home.done(&["forget", "latest", "--confirm"]);
     home.done(&["backup", "app", "--exact"]);
     let good = checked(&home, &["good.tar.gz"], 3)["sha256"].clone();
+    // As long as one takes that is not killed, and a little longer.
+    let started_at = std::time::Instant::now();
+    home.done(&["export", "latest", "-o", "whole.tar.gz"]);
+    let most = started_at.elapsed().as_micros() as u64 * 5 / 4;
     let mut random = Seeded::new(3);
-    let mut wait = || Duration::from_micros(random.below(60_000));
-    let (mut exports, mut imports) = (0, 0);
-    for kill in 0..kills() {
-        let mut child = spawn(
-            &home,
-            &["export", "latest", "-o", "out.tar.gz", "--overwrite"],
-        );
-        std::thread::sleep(wait());
+    let mut killed = |arguments: &[&str]| {
+        let mut child = spawn(&home, arguments);
+        std::thread::sleep(Duration::from_micros(random.below(most)));
         child.kill().unwrap();
         child.wait().unwrap();
+    };
+    let app = model_of(&home.path("app"));
+    let (mut exports, mut imports) = (0, 0);
+    for kill in 0..kills() {
+        killed(&["export", "latest", "-o", "out.tar.gz", "--overwrite"]);
         if home.path("out.tar.gz").exists() {
             exports += 1;
             let summary = last_line(&home.run(&["check", "out.tar.gz", "--json"]).stdout);
             assert_eq!(summary["problem_count"], 0, "export {kill}: {summary}");
         }
 
-        let mut child = spawn(&home, &["import", "good.tar.gz"]);
-        std::thread::sleep(wait());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let list = last_line(
-            &home
-                .run(&["list", "--json", "--tag", "import:good.tar.gz"])
-                .stdout,
-        );
-        let count = list["items"].as_array().unwrap().len();
+        killed(&["import", "good.tar.gz"]);
+        let list = home.run(&["list", "--json", "--tag", "import:good.tar.gz"]);
+        let count = last_line(&list.stdout)["items"].as_array().unwrap().len();
         assert!(count <= 1, "import {kill}");
         imports += count;
 
-        let mut child = spawn(
-            &home,
-            &["restore", "good.tar.gz", "--to", "back", "--confirm"],
-        );
-        std::thread::sleep(wait());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // What has its name is whole.
-        let app = model_of(&home.path("app"));
+        killed(&["restore", "good.tar.gz", "--to", "back", "--confirm"]);
         if home.path("back").exists() {
-            for (path, node) in model_of(&home.path("back")) {
-                let name = String::from_utf8_lossy(&path).into_owned();
-                if node.1 == "file" && !name.contains(".statekeep") && !name.contains(".tmp") {
-                    assert!(
-                        app.get(&path).is_some_and(|was| was.2 == node.2),
-                        "restore {kill}: {name}"
-                    );
-                }
-            }
+            whole_or_not_there(&app, &home.path("back"));
             fs::remove_dir_all(home.path("back")).unwrap();
         }
     }

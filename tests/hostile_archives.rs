@@ -58,6 +58,9 @@ enum Must {
 
 type Case = (String, Vec<u8>, Must);
 
+/// Makes a member of a zip say something else.
+type Lie = fn(&mut Zip);
+
 /// Paths that lead out, or are none.
 fn hostile_paths() -> Vec<Vec<u8>> {
     let mut paths: Vec<Vec<u8>> = [
@@ -156,7 +159,8 @@ fn tar_links(cases: &mut Vec<Case>) {
         "",
     ] {
         let link = Tar::of(b'2', b"link", target.as_bytes());
-        add(&format!("symlink {target}"), &[link.clone()], Must::Refuse);
+        let alone = std::slice::from_ref(&link);
+        add(&format!("symlink {target}"), alone, Must::Refuse);
         let through = Tar::file(b"link/canary");
         add(
             &format!("through {target}"),
@@ -542,7 +546,7 @@ fn zips(cases: &mut Vec<Case>) {
         let file = Zip::file(path, b"content");
         cases.push((
             format!("zip path {number}"),
-            zip(&[file.clone()]),
+            zip(std::slice::from_ref(&file)),
             Must::Refuse,
         ));
         let after = zip(&[a.clone(), file]);
@@ -551,12 +555,12 @@ fn zips(cases: &mut Vec<Case>) {
     let mut add = |name: &str, members: &[Zip], must| {
         cases.push((format!("zip {name}"), zip(members), must));
     };
-    let change = |change: fn(&mut Zip)| {
+    let change = |change: Lie| {
         let mut member = Zip::file(b"a", b"content");
         change(&mut member);
         member
     };
-    let lies: [(&str, fn(&mut Zip)); 16] = [
+    let lies: [(&str, Lie); 16] = [
         ("local name", |z| z.local.name = b"/".to_vec()),
         ("local name up", |z| z.local.name = b"../canary".to_vec()),
         ("central name", |z| z.central.name = b"A".to_vec()),
@@ -599,7 +603,7 @@ fn zips(cases: &mut Vec<Case>) {
     }
     for target in [&b"../canary"[..], b"/etc/passwd", b"a/../../x", b""] {
         let link = Zip::file(b"link", target).both(|r| r.mode = 0o120_777);
-        add("symlink", &[link.clone()], Must::Refuse);
+        add("symlink", std::slice::from_ref(&link), Must::Refuse);
         add(
             "through a symlink",
             &[link, Zip::file(b"link/x", b"")],
@@ -1143,6 +1147,8 @@ for name in sorted(os.listdir('.')):
         continue
     try:
         found = zipped(name) if head[:2] == b'PK' else tar(name)
+    except NotImplementedError:
+        continue
     except Exception as error:
         found = {'error': [repr(error), 0]}
     print(json.dumps([name, found]))
@@ -1168,7 +1174,7 @@ fn compare_with_others(admitted: &BTreeMap<String, (Vec<u8>, Content)>) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let mut compared = 0;
+    let (mut compared, mut wrong) = (0, Vec::new());
     for line in text.lines() {
         let (name, found): (String, Content) = serde_json::from_str(line).unwrap();
         let wanted = admitted
@@ -1181,9 +1187,12 @@ fn compare_with_others(admitted: &BTreeMap<String, (Vec<u8>, Content)>) {
         if !content.contains_key(&manifest) {
             found.remove(&manifest);
         }
-        assert_eq!(&found, content, "{name}: Python reads something else");
+        if &found != content {
+            wrong.push(format!("{name}: {content:?}, and to Python {found:?}"));
+        }
         compared += 1;
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(compared > 10, "{compared}");
     compare_with_tar(admitted, dir.path());
 }

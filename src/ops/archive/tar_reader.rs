@@ -24,8 +24,17 @@ const BLOCK_BYTES: usize = 512;
 const EXTENDED_BYTES_MAX: u64 = 4 << 20;
 /// Those who write comments write one.
 const GLOBAL_HEADERS_MAX: u32 = 100;
-/// Where the length of a member is, and what is the end of its name for some.
-const SIZE_FIELD: std::ops::Range<usize> = 124..136;
+/// Mode, owner, group, length, time, and the two numbers of a device.
+const NUMBER_FIELDS: [std::ops::Range<usize>; 7] = [
+    100..108,
+    108..116,
+    116..124,
+    124..136,
+    136..148,
+    329..337,
+    337..345,
+];
+/// The beginning of a long name, or something else.
 const PREFIX_FIELD: std::ops::Range<usize> = 345..500;
 const TYPE_AT: usize = 156;
 /// Padding at the end, which is a tape's.
@@ -78,6 +87,7 @@ pub(super) fn read(name: &str, reader: &mut dyn Read, visit: &mut Visit<'_>) -> 
                 put_records(name, &mut extended.records, &records)?;
             }
             EntryType::XGlobalHeader => {
+                extended.is_any = true;
                 global_headers += 1;
                 if global_headers > GLOBAL_HEADERS_MAX {
                     return Err(refused(name, "it has global headers without end"));
@@ -146,28 +156,37 @@ fn next_header(name: &str, reader: &mut dyn Read) -> Result<Option<Header>> {
     Ok(Some(header))
 }
 
-/// Refuses what programs read in different ways: lengths with signs or of more than 64 bits, and
-/// what some take for the beginning of a name and others for times.
+/// Refuses what programs read in different ways: numbers with signs, of more than 64 bits or none at
+/// all, even where another header overrides them, and what some take for the beginning of a name and
+/// others for times. Python ends in silence at a header that it does not understand.
 fn check_fields(name: &str, header: &Header) -> Result<()> {
     let block = header.as_bytes();
-    let is_plain = match &block[SIZE_FIELD] {
-        [0x80, 0, 0, 0, ..] => true,
-        [first, ..] if first & 0x80 != 0 => false,
-        digits => digits.iter().all(|byte| b"01234567 \0".contains(byte)),
-    };
-    if !is_plain {
+    if NUMBER_FIELDS
+        .iter()
+        .any(|field| !is_number(&block[field.clone()]))
+    {
         return Err(refused(
             name,
-            "a header has a length that can be read in two ways",
+            "a header has a number that can be read in two ways",
         ));
     }
-    match header.as_ustar().is_none() && block[PREFIX_FIELD].iter().any(|byte| *byte != 0) {
+    let has_prefix = block[PREFIX_FIELD].iter().any(|byte| *byte != 0);
+    match header.as_ustar().is_none() && has_prefix {
         true => Err(refused(
             name,
             "a header has a name that can be read in two ways",
         )),
         false => Ok(()),
     }
+}
+
+fn is_number(field: &[u8]) -> bool {
+    if field.starts_with(&[0x80, 0, 0, 0]) {
+        return true;
+    }
+    let digits = field.iter().skip_while(|byte| **byte == b' ');
+    let mut rest = digits.skip_while(|byte| (b'0'..=b'7').contains(byte));
+    rest.all(|byte| b" \0".contains(byte))
 }
 
 /// The first empty block was read.
@@ -432,6 +451,33 @@ fn decode_name(mut key: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_what_everybody_takes_for_numbers() {
+        for good in [
+            &b"0000644\0"[..],
+            b"100644 \0",
+            b"   644 \0",
+            b"\0\0\0\0\0\0\0\0",
+            b"77777777",
+            b"\x80\0\0\0\0\0\x01\0",
+        ] {
+            assert!(is_number(good), "{good:?}");
+        }
+        for bad in [
+            &b"+000644\0"[..],
+            b"-000644\0",
+            b"0_00644\0",
+            b"0000649\0",
+            b"6 44\0\0\0\0",
+            b"644\0x\0\0\0",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x80\x01\0\0\0\0\0\0",
+            b"\xb1\0\0\0\0\0\0\0",
+        ] {
+            assert!(!is_number(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_they_are_written() {

@@ -37,13 +37,12 @@ const OWNER_FIELD: u16 = 0x7875;
 const NAME_FIELD: u16 = 0x7075;
 /// What may follow the content of a member: a signature, a checksum, two lengths.
 const DESCRIPTOR_BYTES_MAX: u64 = 24;
-/// The end of a zip without its comment, and where in it is the place of the directory.
+/// The end of a zip without its comment. In it, length and place of the directory are at 12.
 const END_BYTES: u64 = 22;
-const END_DIRECTORY_AT: u64 = 16;
-/// What leads to the end with numbers of 64 bits, and where in both the places are.
+/// What stands before the end if there is another with numbers of 64 bits, and leads to it: its
+/// place is at 8, and in it, length and place of the directory are at 40.
 const LOCATOR_BYTES: u64 = 20;
-const LOCATOR_END_AT: u64 = 8;
-const LONG_END_DIRECTORY_AT: u64 = 48;
+const LOCATOR_SIGNATURE: &[u8] = b"PK\x06\x07";
 const DESCRIPTOR_SIGNATURE: &[u8] = b"PK\x07\x08";
 
 impl ReaderAt for Bytes {
@@ -96,31 +95,49 @@ fn check_end(name: &str, archive: &ZipArchive<&Bytes>, bytes: &Bytes) -> Result<
     if comment.windows(2).any(|pair| pair == b"PK") {
         return Err(refused(name, "its comment may be another end of it"));
     }
-    let number = |at: Option<u64>, len: usize| -> Result<u64> {
-        let mut field = [0; 8];
+    let read = |at: Option<u64>, field: &mut [u8]| {
         let at = at.ok_or_else(|| damaged(name, "its end is none"))?;
-        let read = bytes.read_exact_at(&mut field[..len], at);
-        read.map_err(read_error(name))?;
-        Ok(u64::from_le_bytes(field))
+        let read = bytes.read_exact_at(field, at);
+        read.map_err(read_error(name))
     };
-    let behind = END_BYTES + comment.len() as u64;
-    let end = bytes.len().checked_sub(behind);
-    let short = number(end.map(|end| end + END_DIRECTORY_AT), 4)?;
-    let said = match short == u64::from(u32::MAX) {
-        false => short,
-        true => {
-            let locator = end.and_then(|end| end.checked_sub(LOCATOR_BYTES));
-            let long = number(locator.map(|locator| locator + LOCATOR_END_AT), 8)?;
-            number(long.checked_add(LONG_END_DIRECTORY_AT), 8)?
+    let mut end = bytes.len().checked_sub(END_BYTES + comment.len() as u64);
+    let locator = end.and_then(|end| end.checked_sub(LOCATOR_BYTES));
+    let mut head = [0; LOCATOR_BYTES as usize];
+    if locator.is_some() {
+        read(locator, &mut head)?;
+    }
+    let (size_bytes, offset) = match head.strip_prefix(LOCATOR_SIGNATURE) {
+        Some([_, _, _, _, long_end @ ..]) => {
+            end = take_u64(long_end);
+            let mut fields = [0; 16];
+            read(end.and_then(|end| end.checked_add(40)), &mut fields)?;
+            (take_u64(&fields), take_u64(&fields[8..]))
+        }
+        _ => {
+            let mut fields = [0; 8];
+            read(end.and_then(|end| end.checked_add(12)), &mut fields)?;
+            (take_u32(&fields), take_u32(&fields[4..]))
         }
     };
-    match said == archive.directory_offset() {
+    let is_right = size_bytes.zip(offset).is_some_and(|(size_bytes, offset)| {
+        offset == archive.directory_offset() && offset.checked_add(size_bytes) == end
+    });
+    match is_right {
         true => Ok(()),
         false => Err(refused(
             name,
             "its directory is elsewhere than its end says",
         )),
     }
+}
+
+fn take_u64(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+fn take_u32(bytes: &[u8]) -> Option<u64> {
+    let number = bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    number.map(u64::from)
 }
 
 /// Refuses members over each other and anything between them, before any of them is read: who reads
