@@ -1187,7 +1187,7 @@ fn compare_with_others(admitted: &BTreeMap<String, (Vec<u8>, Content)>) {
         if !content.contains_key(&manifest) {
             found.remove(&manifest);
         }
-        if &found != content {
+        if found != *content {
             wrong.push(format!("{name}: {content:?}, and to Python {found:?}"));
         }
         compared += 1;

@@ -577,10 +577,8 @@ impl Naive {
         links: &mut Vec<(Vec<u8>, Vec<u8>)>,
         leaf: &Leaf,
     ) {
-        let places = leaf.places();
-        for number in 0..leaf.entries.len() {
+        for (entry, place) in leaf.entries.iter().zip(leaf.places()) {
             // What cannot be read is not there; the others are.
-            let (entry, place) = (&leaf.entries[number], places[number]);
             if let Ok(Some(content)) = self.content(view, walk, links, leaf, entry, place) {
                 let hash = *blake3::hash(&content).as_bytes();
                 walk.files.insert(entry.path.clone(), hash);

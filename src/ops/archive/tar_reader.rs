@@ -156,9 +156,9 @@ fn next_header(name: &str, reader: &mut dyn Read) -> Result<Option<Header>> {
     Ok(Some(header))
 }
 
-/// Refuses what programs read in different ways: numbers with signs, of more than 64 bits or none at
-/// all, even where another header overrides them, and what some take for the beginning of a name and
-/// others for times. Python ends in silence at a header that it does not understand.
+/// Refuses what programs read in different ways: numbers with signs, of more than 64 bits or none
+/// at all, even where another header overrides them, and what some take for the beginning of a name
+/// and others for times. Python ends in silence at a header that it does not understand.
 fn check_fields(name: &str, header: &Header) -> Result<()> {
     let block = header.as_bytes();
     if NUMBER_FIELDS

@@ -253,7 +253,6 @@ pub fn apply(
             relies_on_packs,
             relies_on_snapshots: plan.losses.keys().copied().collect(),
             packs_since: state.position,
-            ..Draft::default()
         };
         state = match repo.append(cx, state, draft)? {
             Outcome::Committed(state) => state,
