@@ -214,7 +214,7 @@ fn relocated(text: &str, below: &Path) -> String {
     for (at, c) in text.char_indices() {
         let is_whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
         let names = |place: &&str| text[at..].strip_prefix(*place).is_some_and(is_whole);
-        let starts = || PLACES.iter().any(|place| names(place));
+        let starts = || PLACES.iter().any(names);
         let is_start = || match text[..at].chars().next_back() {
             None => true,
             Some(before) => " \n\t\"'=(".contains(before),
