@@ -41,6 +41,7 @@ use statekeep::store::MemoryStore;
 use statekeep::store::Method;
 use statekeep::store::Put;
 use statekeep::store::Store;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -416,24 +417,33 @@ fn delta(repo: &BenchRepo, plain: &[u8], base: &[u8], height: u8) -> (Row, Vec<u
 fn heights_that_do_not_fall_are_refused() {
     let (x, y) = (noise(1000, 1), noise(1000, 2));
     // Two chunks that lean on each other, and one that claims to be no higher than its base.
+    // Who leans on one of them cannot be read either.
     for (heights, lost) in [((1, 1), 2), ((2, 1), 1), ((1, 2), 1)] {
         let repo = BenchRepo::new();
         let (row_x, record_x) = delta(&repo, &x, &y, heights.0);
         let (row_y, record_y) = delta(&repo, &y, &x, heights.1);
         let ids = [row_x.id, row_y.id];
-        let pack = forge(&repo, &[row_x, row_y], &[record_x, record_y]);
+        forge(&repo, &[row_x, row_y], &[record_x, record_y]);
+        let snapshots = ids.map(|id| {
+            let mut leaf = repo.leaf(&[dir(""), small("f", noise(1000, 3))]);
+            leaf.bundles[0].id = id;
+            let manifest = repo.tree(&[leaf]);
+            (repo.id(&manifest), manifest)
+        });
 
-        let report = run(&repo, &Vec::new(), ReadData::No);
+        let unneeded = run(&repo, &Vec::new(), ReadData::No);
+        let report = run(&repo, &snapshots.to_vec(), ReadData::No);
         let chunks = repo.reopen();
 
-        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
-        assert_eq!(report.problems[0].object, format!("packs/{pack}"));
-        let message = &report.problems[0].message;
-        assert_eq!(
-            message.matches("is not below it").count(),
-            lost,
-            "{message}"
-        );
+        // A prune may leave such a record behind, when its base goes and comes back higher up.
+        assert!(unneeded.is_clean(), "{:?}", unneeded.problems);
+        assert_eq!(unneeded.broken_records, lost);
+        let hurt = report
+            .problems
+            .iter()
+            .flat_map(|problem| &problem.snapshots);
+        let hurt: BTreeSet<SnapshotId> = hurt.copied().collect();
+        assert_eq!(hurt.len(), 2, "{:?}", report.problems);
         for id in ids {
             let read = chunks.read(&mut Scratch::default(), ChunkKind::Data, &id);
             let refused = matches!(read, Err(Error::Missing { .. } | Error::Corrupt { .. }));

@@ -34,25 +34,13 @@ fn repository() -> (Arc<MemoryStore>, TempDir) {
     (store, dir)
 }
 
-fn copy_of(store: &dyn Store) -> Arc<MemoryStore> {
-    let copy = MemoryStore::new();
-    for folder in Folder::ALL {
-        for row in store.list(folder).unwrap() {
-            let key = Key::new(folder, row.name).unwrap();
-            let bytes = store.get(&key).unwrap().unwrap();
-            copy.put_new(&key, &bytes).unwrap();
-        }
-    }
-    Arc::new(copy)
-}
-
 #[test]
 fn a_restore_goes_on_when_a_prune_rewrites_packs_between_any_two_calls() {
     let (store, dir) = repository();
     let wanted = support::model_of(dir.path());
     let mut moments = 0;
     for number in 1.. {
-        let inner = copy_of(&*store);
+        let inner = support::copy_of(&*store);
         let interrupted = Arc::new(Interrupted::new(inner.clone()));
         let repo = support::open(interrupted.clone(), None).unwrap();
         let cx = support::context();

@@ -5,6 +5,7 @@ use crate::apps;
 use crate::apps::App;
 use crate::apps::Machine;
 use crate::apps::ends;
+use crate::apps::homecore::LEFT_ALONE;
 use crate::apps::homecore::revision;
 use crate::apps::text;
 use crate::oracle::stderr;
@@ -187,6 +188,8 @@ fn the_rules_are_restored_alone_while_it_runs() {
     let mut app = machine.start();
     app.wait_acked(60);
     let rule = machine.root().join("rules/away.toml");
+    let left_alone = machine.root().join(LEFT_ALONE);
+    fs::write(&left_alone, "").unwrap();
     fs::write(&rule, "spoilt").unwrap();
 
     machine.done(&[
@@ -197,6 +200,7 @@ fn the_rules_are_restored_alone_while_it_runs() {
     ]);
 
     assert!(fs::read_to_string(&rule).unwrap().contains("revision"));
+    fs::remove_file(left_alone).unwrap();
     let acked = app.acked();
     // So long that it has edited each rule once more.
     app.wait_acked(acked + 50);
@@ -284,7 +288,6 @@ fn time(snapshot: &Value) -> &str {
 }
 
 #[test]
-#[ignore = "open: one of its commands fails in the fixture"]
 fn the_how_to_works_as_it_stands_there() {
     if !has("unzip") || !has("zip") {
         eprintln!("SKIPPED the how-to of HomeCore: there is no zip and unzip");
@@ -292,6 +295,7 @@ fn the_how_to_works_as_it_stands_there() {
     }
     let machine = Machine::new(App::HomeCore);
     machine.make(10);
+    fs::write(machine.root().join(LEFT_ALONE), "").unwrap();
     machine.shows(
         "mkdir -p /var/backups/homecore; cd /opt/homecore
          zip -qr /var/backups/homecore/homecore-20260328.zip data config rules",

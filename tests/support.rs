@@ -24,6 +24,9 @@ use statekeep::repo::chunks::Chunks;
 use statekeep::repo::chunks::Scratch;
 use statekeep::repo::stream::Pieces;
 use statekeep::repo::tree::Leaves;
+use statekeep::store::Folder;
+use statekeep::store::Key;
+use statekeep::store::MemoryStore;
 use statekeep::store::Store;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -235,4 +238,17 @@ impl Seeded {
         text.truncate(len);
         text
     }
+}
+
+/// Returns a store of its own with the same objects.
+pub(crate) fn copy_of(store: &dyn Store) -> Arc<MemoryStore> {
+    let copy = MemoryStore::new();
+    for folder in Folder::ALL {
+        for row in store.list(folder).unwrap() {
+            let key = Key::new(folder, row.name).unwrap();
+            let bytes = store.get(&key).unwrap().unwrap();
+            copy.put_new(&key, &bytes).unwrap();
+        }
+    }
+    Arc::new(copy)
 }

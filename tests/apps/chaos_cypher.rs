@@ -70,7 +70,8 @@ impl ChaosCypher {
         }
         write(&root.join("models/embed.gguf"), "weights");
         write(&root.join("logs/cortex.log"), "noise");
-        write(&root.join("backups/default/app_20260101_000000.db"), "old");
+        write(&root.join("backups/README"), "not for backups");
+        std::fs::create_dir_all(root.join("backups/default")).unwrap();
         let n = last(&bases[0]);
         // Whoever was killed between the two has the second one behind.
         if last(&bases[1]) < n {

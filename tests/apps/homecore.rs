@@ -121,7 +121,7 @@ impl HomeCore {
             let name = name(n % DEVICE_COUNT);
             let changes = devices.get(&*name)?.map_or(0, |found| found.value().0) + 1;
             devices.insert(&*name, (changes, &*says(n % DEVICE_COUNT, changes)))?;
-            if n.is_multiple_of(COMMITS_PER_EDIT) {
+            if n.is_multiple_of(COMMITS_PER_EDIT) && !is_left_alone(&self.root) {
                 let rule = NAMES[(n / COMMITS_PER_EDIT) as usize % NAMES.len()];
                 write(&rule_path(&self.root, rule), rule_text(rule, n));
                 tx.open_table(RULES)?.insert(rule, (n, true))?;
@@ -155,6 +155,14 @@ fn says(device: u64, changes: u64) -> String {
     format!(r#"{{"room":{room},"battery":{battery},"seen":{changes},"model":"TH-200"}}"#)
 }
 
+/// Nobody edits rules while this file is there: a restore of one refuses to replace what changed
+/// after it was saved, and here that is every few milliseconds.
+pub(crate) const LEFT_ALONE: &str = "config/rules-are-final.toml";
+
+fn is_left_alone(root: &Path) -> bool {
+    root.join(LEFT_ALONE).exists()
+}
+
 fn rule_path(root: &Path, rule: &str) -> PathBuf {
     root.join(format!("rules/{rule}.toml"))
 }
@@ -182,7 +190,7 @@ pub(crate) fn judge(root: &Path) -> u64 {
     // It commits to the history first, and both are held at one instant.
     assert!(state == n || state + 1 == n, "{state} is not {n}");
     assert_eq!(changes, state);
-    for rule in NAMES {
+    for rule in NAMES.into_iter().filter(|_| !is_left_alone(root)) {
         // Files are read after the databases.
         let revision = revision(root, rule) as u64;
         assert!(

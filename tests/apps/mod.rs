@@ -110,10 +110,12 @@ fn child() {
 
 fn write(path: &Path, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // As applications do it: nobody ever reads half of it.
-    let new = path.with_extension("new");
-    fs::write(&new, content).unwrap();
-    fs::rename(&new, path).unwrap();
+    // As applications do it: nobody ever reads half of it. Where no backup looks: one that meets a
+    // name and then finds no file is partial, rightly, and these tests ask for whole ones.
+    let new = tempfile::NamedTempFile::new().unwrap();
+    fs::write(new.path(), content).unwrap();
+    fs::set_permissions(new.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    new.persist(path).unwrap();
 }
 
 fn make_private(path: &Path) {

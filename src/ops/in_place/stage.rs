@@ -301,7 +301,7 @@ pub(super) fn check_saved(
                 .iter()
                 .any(|database| path.starts_with(database));
         if is_compared && !restore::looks_like(&options.root, entry)? {
-            return Err(not_saved(path, "it changed meanwhile"));
+            return Err(not_saved(path, "it changed meanwhile: run it again"));
         }
     }
     Ok(())
