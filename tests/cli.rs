@@ -266,6 +266,32 @@ fn removing_and_rotating_keys_must_be_confirmed() {
 }
 
 #[test]
+fn a_damaged_key_is_found_by_check_and_can_be_replaced() {
+    let home = with_snapshot();
+    let pass = home.write("pass", "correct");
+    home.done(&["key", "add", "--new-password-file", &pass]);
+    let slots = files(&home.path("repo/keys"));
+    let holds_passphrase = |slot: &&PathBuf| fs::read(slot).unwrap()[9] == 1;
+    let slot = slots.iter().find(holds_passphrase).unwrap();
+    let mut bytes = fs::read(slot).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(slot, bytes).unwrap();
+    let name = slot.file_name().unwrap().to_str().unwrap();
+
+    let check = home.run(&["check"]);
+    let list = home.done(&["key", "list"]);
+    let removed = home.done(&["key", "remove", &name[..8], "--confirm"]);
+
+    assert_eq!(exit(&check), 4);
+    let told = format!("keys/{name}: the key opens nothing any more");
+    assert!(stdout(&check).contains(&told), "{check:?}");
+    assert!(stdout(&check).contains(&format!("`key remove {}`", &name[..8])));
+    assert!(list.contains("damaged"), "{list}");
+    assert!(removed.contains("is removed"), "{removed}");
+    home.done(&["check"]);
+}
+
+#[test]
 fn of_racing_inits_one_wins_and_the_others_leave_nothing() {
     let home = Home::new();
     let start = || {

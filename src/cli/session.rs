@@ -197,8 +197,9 @@ impl Session {
                 result => return result,
             }
         }
-        let is_passphrase =
-            |key: &repo::keys::KeyInfo| matches!(key.derivation, Derivation::Passphrase { .. });
+        let is_passphrase = |key: &repo::keys::KeyInfo| {
+            matches!(key.derivation, Some(Derivation::Passphrase { .. }))
+        };
         let has_passphrase =
             repo::keys::list(&**store).map_or(true, |k| k.iter().any(is_passphrase));
         if has_passphrase && let Some(terminal) = Terminal::open() {

@@ -1,6 +1,7 @@
 //! Key slots of a repository: opening, adding, removing, rotating.
 //!
 //! A slot is an object of its own under `keys/`, created once. Every slot holds the whole keyring.
+//! It is named after its bytes, so that a damaged one is known without what opens it.
 
 use crate::context::Context;
 use crate::context::Timestamp;
@@ -12,6 +13,8 @@ use crate::format::key::Credential;
 use crate::format::key::Derivation;
 use crate::format::key::Keyring;
 use crate::format::key::Slot;
+use crate::format::wire::Decoded;
+use crate::format::wire::Malformed;
 use crate::id;
 use crate::repo::NewKey;
 use crate::repo::Repo;
@@ -29,18 +32,22 @@ pub const PASSPHRASE: Derivation = Derivation::Passphrase {
 const SLOTS_MAX: usize = 64;
 /// No slot is longer.
 const SLOT_BYTES_MAX: u64 = 64 << 10;
+/// Digits of a name that is taken from the bytes. Names of another length mean nothing.
+const NAME_DIGITS: usize = 32;
 
 /// A key slot as a person sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {
     /// The name of its object.
     pub name: String,
-    /// What opens it.
-    pub derivation: Derivation,
+    /// What opens it, unless it cannot be read.
+    pub derivation: Option<Derivation>,
     /// When it was made.
     pub created_at: Timestamp,
     /// What a person calls it.
     pub label: String,
+    /// Why nothing opens it, if that is known.
+    pub damage: Option<String>,
 }
 
 /// Opens the keyring with the first credential that fits a slot. If several slots open with it, as
@@ -59,7 +66,7 @@ pub(super) fn open_any(
     let mut damaged = None;
     for credential in credentials {
         let mut opened: Option<Keyring> = None;
-        for (key, slot) in &slots {
+        for ReadSlot { key, slot, .. } in &slots {
             let slot = match slot {
                 Ok(slot) => slot,
                 Err(malformed) => {
@@ -101,7 +108,11 @@ pub(super) fn open_any(
     }))
 }
 
-type ReadSlot = (Key, crate::format::wire::Decoded<Slot>);
+struct ReadSlot {
+    key: Key,
+    slot: Decoded<Slot>,
+    has_its_name: bool,
+}
 
 fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>> {
     let mut slots = Vec::new();
@@ -119,27 +130,44 @@ fn read_slots(store: &dyn Store) -> Result<Vec<ReadSlot>> {
             continue;
         };
         if let Some(bytes) = store.get_range(&key, 0..SLOT_BYTES_MAX)? {
-            slots.push((key, Slot::decode(&bytes)));
+            let other_scheme = key.name().len() != NAME_DIGITS;
+            slots.push(ReadSlot {
+                slot: Slot::decode(&bytes),
+                has_its_name: other_scheme || key.name() == name_of(&bytes),
+                key,
+            });
         }
     }
     Ok(slots)
 }
 
-/// Returns the key slots in a store. No key is needed to see them.
-pub fn list(store: &dyn Store) -> Result<Vec<KeyInfo>> {
-    read_slots(store)?.into_iter().map(info).collect()
+/// Returns the name of a slot with these bytes.
+fn name_of(bytes: &[u8]) -> String {
+    id::hex(&blake3::hash(bytes).as_bytes()[..NAME_DIGITS / 2])
 }
 
-fn info((key, slot): ReadSlot) -> Result<KeyInfo> {
-    let slot = slot.map_err(|malformed| malformed.of(key.to_string()))?;
-    let name = key.name().to_string();
-    let (derivation, created_at) = (slot.derivation, slot.created_at);
-    Ok(KeyInfo {
-        name,
-        derivation,
-        created_at,
-        label: slot.label,
-    })
+/// Returns the key slots in a store, damaged ones too. No key is needed to see them.
+pub fn list(store: &dyn Store) -> Result<Vec<KeyInfo>> {
+    Ok(read_slots(store)?.into_iter().map(info).collect())
+}
+
+fn info(read: ReadSlot) -> KeyInfo {
+    let damage = match &read.slot {
+        _ if !read.has_its_name => Some("it is not what it was named after"),
+        Err(Malformed::Bytes(reason)) => Some(*reason),
+        // A later version may write slots that this one does not know.
+        Err(Malformed::Unknown(..)) | Ok(_) => None,
+    };
+    let slot = read.slot.ok();
+    KeyInfo {
+        name: read.key.name().to_string(),
+        derivation: slot.as_ref().map(|slot| slot.derivation),
+        created_at: slot
+            .as_ref()
+            .map_or_else(Timestamp::default, |slot| slot.created_at),
+        label: slot.map_or_else(String::new, |slot| slot.label),
+        damage: damage.map(String::from),
+    }
 }
 
 impl Repo {
@@ -155,10 +183,10 @@ impl Repo {
             suite: self.config.suite,
         };
         let mut opened = Vec::new();
-        for (key, slot) in read_slots(self.store())? {
+        for read in read_slots(self.store())? {
             let opens = |slot: &Slot| matches!(slot.unseal(credential, binding), Ok(Some(_)));
-            if slot.as_ref().is_ok_and(opens) {
-                opened.push(info((key, slot))?);
+            if read.slot.as_ref().is_ok_and(opens) {
+                opened.push(info(read));
             }
         }
         Ok(opened)
@@ -186,17 +214,18 @@ impl Repo {
             binding,
         );
         let slot = slot.map_err(|malformed| malformed.of("the new key slot"))?;
-        let name = id::hex(&cx.random_bytes::<8>()?);
-        let key = Key::new(Folder::Keys, name).expect("invariant: hex is a plain name");
-        self.store.put_new(&key, &slot.encode())?;
+        let bytes = slot.encode();
+        let key = Key::new(Folder::Keys, name_of(&bytes)).expect("invariant: hex is a plain name");
+        self.store.put_new(&key, &bytes)?;
         Ok(key)
     }
 
-    /// Removes a key slot by the start of its name. The last one stays: without it nobody could
-    /// read the repository again.
+    /// Removes a key slot by the start of its name. The last one that is sound stays: without it
+    /// nobody could read the repository again.
     pub fn remove_key(&self, prefix: &str) -> Result<KeyInfo> {
         let mut keys = self.keys()?;
-        let remaining = keys.len() - 1.min(keys.len());
+        let is_other_one = |key: &&KeyInfo| key.damage.is_none() && !key.name.starts_with(prefix);
+        let remaining = keys.iter().filter(is_other_one).count();
         keys.retain(|key| key.name.starts_with(prefix));
         let what = format!("key {prefix}");
         match (keys.pop(), keys.is_empty()) {
@@ -232,7 +261,7 @@ impl Repo {
         self.take_over_rotations(&mut keyring, &old, keep)?;
         let generation = next_generation(cx, keyring.newest_generation())?;
         keyring.generations.push((generation, cx.random_bytes()?));
-        let old: Vec<KeyInfo> = old.into_iter().map(info).collect::<Result<_>>()?;
+        let old: Vec<KeyInfo> = old.into_iter().map(info).collect();
         // Order: the new slots are durable before an old one goes, so somebody can always open it.
         for new_key in keep {
             self.put_slot(cx, &keyring, new_key)?;
@@ -258,7 +287,7 @@ impl Repo {
             config: &self.config_bytes,
             suite: self.config.suite,
         };
-        for (key, slot) in slots {
+        for ReadSlot { key, slot, .. } in slots {
             let Ok(slot) = slot else { continue };
             if slot.generation <= keyring.newest_generation() {
                 continue;

@@ -36,6 +36,8 @@ struct KeyBody {
     kind: &'static str,
     label: String,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -69,10 +71,12 @@ pub(super) fn run(session: &Session, command: KeyCommand) -> Outcome<u8> {
     }
 }
 
-fn kind(derivation: Derivation) -> &'static str {
-    match derivation {
-        Derivation::Secret => "key-file",
-        Derivation::Passphrase { .. } => "passphrase",
+fn kind(key: &KeyInfo) -> &'static str {
+    match key.derivation {
+        _ if key.damage.is_some() => "damaged",
+        Some(Derivation::Secret) => "key-file",
+        Some(Derivation::Passphrase { .. }) => "passphrase",
+        None => "unknown",
     }
 }
 
@@ -82,10 +86,11 @@ fn list(session: &Session) -> Outcome<u8> {
     let output = &session.output;
     if output.is_json() {
         let body = |key: KeyInfo| KeyBody {
+            kind: kind(&key),
             name: key.name,
-            kind: kind(key.derivation),
             label: key.label,
             created_at: text::rfc3339(key.created_at),
+            damage: key.damage,
         };
         let items = keys.into_iter().map(body).collect();
         output.json(&json::document("keys", Items { items }))?;
@@ -101,7 +106,7 @@ fn list(session: &Session) -> Outcome<u8> {
     for key in &keys {
         rows.push(vec![
             key.name.clone(),
-            kind(key.derivation).to_string(),
+            kind(key).to_string(),
             text::local(key.created_at, &session.zone),
             text::safe(&key.label),
         ]);
@@ -191,11 +196,7 @@ fn remove(session: &Session, prefix: &str) -> Outcome<u8> {
             return Ok(DONE);
         }
         let label = text::safe(&key.label);
-        session.confirm(&format!(
-            "Remove the {} {} {label}?",
-            kind(key.derivation),
-            key.name
-        ))?;
+        session.confirm(&format!("Remove the {} {} {label}?", kind(key), key.name))?;
     }
     let removed = repo.remove_key(prefix).map_err(|error| {
         let is_absent = matches!(error, Error::NotFound { .. });
@@ -328,7 +329,7 @@ fn rotate(session: &Session) -> Outcome<u8> {
         .collect();
     if !lost.is_empty() {
         for key in &lost {
-            let (kind, label) = (kind(key.derivation), text::safe(&key.label));
+            let (kind, label) = (kind(key), text::safe(&key.label));
             session
                 .output
                 .remark(format!("removes  {}  {kind}  {label}", key.name));

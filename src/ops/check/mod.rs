@@ -6,6 +6,7 @@
 
 mod databases;
 mod findings;
+mod keys;
 pub mod last;
 pub mod log;
 mod overlaps;
@@ -224,6 +225,7 @@ pub fn check_with(
     report.problems = findings.into_problems(&attributed);
     if options.scope == Scope::Everything && options.without.is_empty() {
         report.usage = Some(usage(cx, &chunks, &readable, snapshots)?);
+        report.problems.extend(keys::problems(repo)?);
     }
     let took_ns = cx.clock.now().since_ns(started_at);
     report.duration_ms = u64::try_from(took_ns / 1_000_000).unwrap_or(0);
