@@ -10,6 +10,9 @@
 
 mod aside;
 mod exchange;
+mod new_file;
+
+pub use new_file::NewFile;
 
 use crate::context::Random;
 use crate::context::SystemRandom;
@@ -377,49 +380,6 @@ impl Jail {
             self.beneath.display(&[]).display()
         );
         Error::Refused { reason }
-    }
-}
-
-/// A file that is being written and has no name of its own yet. Dropped unfinished it disappears.
-#[derive(Debug)]
-pub struct NewFile<'a> {
-    temp: Temp<'a>,
-    fd: OwnedFd,
-}
-
-impl NewFile<'_> {
-    /// Writes at an offset. What is skipped becomes a hole.
-    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match rustix::io::pwrite(&self.fd, bytes, offset) {
-                Err(Errno::INTR) => {}
-                Ok(0) => return Err(self.error("write", Errno::IO)),
-                Ok(len) => {
-                    bytes = &bytes[len..];
-                    offset += len as u64;
-                }
-                Err(errno) => return Err(self.error("write", errno)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets the length, which a hole at the end needs.
-    pub fn set_len(&self, len: u64) -> Result<()> {
-        rustix::fs::ftruncate(&self.fd, len).map_err(|errno| self.error("write", errno))
-    }
-
-    /// Sets the attributes and gives the file its name; returns what could not be set.
-    pub fn finish(mut self, attributes: &Attributes, replace: Replace) -> Result<Vec<Problem>> {
-        let stat = beneath::fstat(&self.fd).map_err(|errno| self.error("read", errno))?;
-        let handle = Handle::open(self.fd.as_fd());
-        let problems = attributes::apply(&handle, &stat, &self.temp.path, attributes);
-        self.temp.publish(replace)?;
-        Ok(problems)
-    }
-
-    fn error(&self, action: &'static str, errno: Errno) -> Error {
-        self.temp.jail.error(action, &self.temp.path, errno)
     }
 }
 

@@ -156,6 +156,10 @@ pub(super) fn write_pieces(
             }
         }
     }
+    if let (Some(first), Some(last), None) = (pieces.first(), pieces.last(), &file.covered) {
+        let end = last.offset.saturating_add(last.plain_bytes);
+        file.file.begin_writeback(first.offset..end);
+    }
     Ok(())
 }
 
