@@ -79,6 +79,11 @@ fn a_demo_for_programs_is_one_line_for_each_step_and_a_summary() {
     let restores = ["restore"; 4];
     let expected = [&["start"][..], &backups, &restores, &["summary"]].concat();
     assert_eq!(kinds, expected, "{text}");
+    let schemas = crate::schemas::schemas();
+    let faults = lines
+        .iter()
+        .flat_map(|line| crate::schemas::judge(&schemas, line).1);
+    assert_eq!(faults.collect::<Vec<_>>(), [""; 0]);
     let number = |line: &Value, name: &str| line[name].as_u64().unwrap();
     for line in &lines[1..4] {
         assert!(

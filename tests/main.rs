@@ -62,6 +62,7 @@ mod repair;
 mod report;
 mod restore;
 mod scatter;
+mod schemas;
 mod sidecars;
 mod sled;
 mod stats;

@@ -241,7 +241,7 @@ fn status(session: &Session) -> Outcome<u8> {
     let chunks = Chunks::open(&repo, &state.packs)?;
     let request = Request::new(
         session,
-        "guard rollback",
+        "guard-rollback",
         snapshot,
         Vec::new(),
         Surplus::Removed,
@@ -289,13 +289,13 @@ fn status(session: &Session) -> Outcome<u8> {
 }
 
 fn rollback(session: &Session) -> Outcome<u8> {
-    session.start("guard rollback")?;
+    session.start("guard-rollback")?;
     let repo = session.open_repo()?;
     let (state, snapshots) = session.snapshots(&repo)?;
     let snapshot = last(session, &snapshots)?;
     let chunks = Chunks::open(&repo, &state.packs)?;
     let surplus = Surplus::Removed;
-    let mut request = Request::new(session, "guard rollback", snapshot, Vec::new(), surplus)?;
+    let mut request = Request::new(session, "guard-rollback", snapshot, Vec::new(), surplus)?;
     // What is run after a restore is a migration: the one that is taken back.
     request.options.application.after.clear();
     in_place::go(session, &repo, &chunks, &request)
