@@ -34,6 +34,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("flate2::", &["codec/gzip.rs", "ops/demo/archive.rs"]),
     ("rawzip::", &["ops/archive"]),
     ("redb::", &["source/redb", SAMPLE]),
+    ("rustls::", &["ops/notify/client.rs"]),
+    ("rustls_native_certs::", &["ops/notify/client.rs"]),
     ("rusqlite::", &["source/sqlite", SAMPLE]),
     ("sha2::", &["codec/sha256.rs"]),
     ("sled::", &["source/sled"]),
@@ -41,7 +43,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("thread::scope", &["ops"]),
     ("thread::spawn", &["ops"]),
     ("tokio::", &["server"]),
-    ("aws_lc_rs::", &["codec/cipher.rs"]),
+    ("ureq::", &["ops/notify/client.rs"]),
+    ("aws_lc_rs::", &["codec/cipher.rs", "ops/notify/client.rs"]),
     ("fastcdc::", &["chunker"]),
     ("zstd_safe::", &["codec/zstd.rs"]),
 ];

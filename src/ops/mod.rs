@@ -20,6 +20,7 @@ pub mod judge;
 pub mod keep;
 mod marks;
 pub mod notes;
+pub mod notify;
 pub mod prune;
 pub mod report;
 pub mod restore;
