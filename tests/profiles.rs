@@ -441,6 +441,67 @@ fn one_profile_that_fails_stops_no_other_and_there_is_one_summary() {
 }
 
 #[test]
+fn programs_are_told_what_they_run_for_and_no_passphrase() {
+    let home = Home::new("");
+    let write = "env | grep ^STATEKEEP_ | sort > @/$STATEKEEP_HOOK";
+    home.configure(&format!(
+        "[repo.main]\nurl = \"@/repo\"\n[profile.a]\nroot = \"@/a\"\nscope.part = {{}}\n\
+         before = [{{ command = [\"sh\", \"-c\", \"{write}\"] }}]\n\
+         after = [{{ command = [\"sh\", \"-c\", \"{write}\"] }}]\n"
+    ));
+    home.write("a/x", "x");
+
+    let mut command = home.command(&["backup", "--scope", "part", "--json"]);
+    let output = command
+        .env("STATEKEEP_CACHE_DIR", home.path("c"))
+        .output()
+        .unwrap();
+    let said = |name: &str| fs::read_to_string(home.path(name)).unwrap();
+    let (before, after) = (said("before"), said("after"));
+    fs::rename(home.path("a"), home.path("gone")).unwrap();
+    let failed = home.run(&["backup"]);
+
+    let summary: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    let cache = format!("STATEKEEP_CACHE_DIR={}\n", home.text("c"));
+    let of = "STATEKEEP_HOOK_PROFILE=a\nSTATEKEEP_HOOK_SCOPE=part\n";
+    assert_eq!(before, format!("{cache}STATEKEEP_HOOK=before\n{of}"));
+    let id = summary["snapshot"].as_str().unwrap();
+    let exit = "STATEKEEP_HOOK_EXIT=0\n";
+    let (profile, scope) = of.split_at("STATEKEEP_HOOK_PROFILE=a\n".len());
+    assert_eq!(
+        after,
+        format!(
+            "{cache}STATEKEEP_HOOK=after\n{exit}{profile}{scope}STATEKEEP_HOOK_SNAPSHOT={id}\n"
+        )
+    );
+    let exit = format!("STATEKEEP_HOOK_EXIT={}\n", failed.status.code().unwrap());
+    assert!(said("after").contains(&exit) && said("after").contains("SNAPSHOT=\n"));
+}
+
+#[test]
+fn a_program_that_takes_too_long_ends_with_all_it_started() {
+    let home = Home::new("");
+    // The one in the background would say so if it outlived the other: it keeps the pipe open.
+    home.configure(
+        "[repo.main]\nurl = \"@/repo\"\n[profile.a]\nroot = \"@/a\"\n\
+         before = [{ command = [\"sh\", \"-c\", \"sleep 600 & echo $! > @/pid; wait\"], \
+         timeout = \"1s\", on-failure = \"warn\" }]\n",
+    );
+    home.write("a/x", "x");
+
+    // Its end closes standard error, which both inherited: `output` returns after all of them.
+    let output = home.run(&["backup"]);
+
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        stderr(&output).contains("took longer than 1 s"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(home.done(&["list"]).contains("1 snapshot"));
+}
+
+#[test]
 fn programs_run_around_a_backup_and_what_they_stopped_is_started() {
     let with = |before: &str| {
         let home = Home::new(&format!(

@@ -1,5 +1,7 @@
-//! Every command the README shows, run as it stands there.
+//! Every command that the README shows, and that other documents mark like it, run as it stands there.
 
+use statekeep::config;
+use statekeep::config::Place;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -16,8 +18,29 @@ fn blocks(text: &str, info: &str) -> Vec<String> {
 
 #[test]
 fn commands_of_the_readme_work_as_they_stand_there() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = fs::read_to_string(readme).unwrap();
+    let dir = follow("README.md");
+
+    assert!(dir.path().join("restored/config/app.toml").exists());
+}
+
+#[test]
+fn commands_of_the_document_about_operation_work_as_they_stand_there() {
+    let dir = follow("docs/operate.md");
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate.md");
+    let shown = &blocks(&fs::read_to_string(document).unwrap(), "toml")[0];
+    let place = Place {
+        file: "/etc/statekeep/config.toml".into(),
+        home: None,
+    };
+    assert!(config::parse(shown, &place).is_ok());
+
+    assert!(dir.path().join("statekeep.prom").exists());
+}
+
+/// Runs what a document shows in a directory of its own.
+fn follow(document: &str) -> TempDir {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = fs::read_to_string(document).unwrap();
     let dir = TempDir::new().unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_statekeep")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
@@ -38,7 +61,7 @@ fn commands_of_the_readme_work_as_they_stand_there() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}\n{said}");
     }
-    assert!(dir.path().join("restored/config/app.toml").exists());
+    dir
 }
 
 /// Returns the two commands that the README begins with.

@@ -96,6 +96,12 @@ pub(super) fn absolute(path: &Path) -> Outcome<PathBuf> {
         .map_err(|error| Failure::usage(format!("{} is no path: {error}", path.display())))
 }
 
+/// Returns a variable that the configuration names.
+pub(super) fn variable(name: &str) -> Option<Zeroizing<String>> {
+    let value = std::env::var_os(name)?.into_string().ok()?;
+    Some(Zeroizing::new(value)).filter(|value| !value.is_empty())
+}
+
 /// Returns the name of this machine.
 pub(super) fn host_name() -> String {
     let name = rustix::system::uname();

@@ -10,6 +10,8 @@ mod credentials;
 mod environment;
 mod failure;
 mod json;
+mod memory;
+mod notify;
 mod output;
 mod progress;
 mod session;

@@ -8,6 +8,7 @@ use crate::config::keys;
 use crate::config::keys::Key;
 use crate::config::keys::Shape;
 use crate::config::schedule::Schedule;
+use crate::ops::notify::Endpoint;
 use crate::source::files::Patterns;
 use crate::source::files::Rules;
 use toml::Spanned;
@@ -104,7 +105,7 @@ fn value(
             }
         }
         (Shape::Argv, DeValue::Array(_)) => argv(faults, at, value, start),
-        (Shape::Patterns | Shape::Rules | Shape::Tags, DeValue::Array(_)) => {
+        (Shape::Patterns | Shape::Rules | Shape::Tags | Shape::Choices(_), DeValue::Array(_)) => {
             texts(faults, at, value, start, shape);
         }
         (_, DeValue::String(_)) if is_text(shape) => {
@@ -181,6 +182,7 @@ fn texts(faults: &mut Faults<'_>, at: &str, value: &DeValue<'_>, start: usize, s
                 .map(|error| error.to_string()),
             Shape::Rules => Rules::parse(&[text]).err().map(|error| error.to_string()),
             Shape::Tags => wrong_name(text).map(|why| format!("{text:?} is no tag: {why}")),
+            Shape::Choices(choices) => wrong_text(Shape::Choice(choices), text),
             _ if text.contains('\0') => Some("it holds a zero byte".to_string()),
             _ => None,
         };
@@ -193,12 +195,14 @@ fn texts(faults: &mut Faults<'_>, at: &str, value: &DeValue<'_>, start: usize, s
 fn is_text(shape: Shape) -> bool {
     use Shape::Choice;
     use Shape::Duration;
+    use Shape::Endpoint;
+    use Shape::Header;
     use Shape::Path;
     use Shape::Text;
     use Shape::Url;
     matches!(
         shape,
-        Text | Url | Path | Duration | Shape::Schedule | Choice(_)
+        Text | Url | Path | Endpoint | Header | Duration | Shape::Schedule | Choice(_)
     )
 }
 
@@ -212,6 +216,9 @@ fn wrong_text(shape: Shape, text: &str) -> Option<String> {
         Shape::Choice(_) => None,
         Shape::Duration => duration::parse(text).err(),
         Shape::Schedule => text.parse::<Schedule>().err(),
+        // What is no address may be a part of one, and is not repeated.
+        Shape::Endpoint => Endpoint::parse(text).err().map(String::from),
+        Shape::Header => wrong_header(text).map(|why| format!("{text:?}: {why}")),
         _ if text.is_empty() => Some("it is empty".to_string()),
         _ if text.contains('\0') => Some("it holds a zero byte".to_string()),
         Shape::Path if text.starts_with('~') && text != "~" && !text.starts_with("~/") => Some(
@@ -220,6 +227,25 @@ fn wrong_text(shape: Shape, text: &str) -> Option<String> {
         Shape::Url if text.contains("://") => Some(format!(
             "{text:?} is no directory, and repositories are directories so far"
         )),
+        _ => None,
+    }
+}
+
+/// Returns why something cannot be the name of a header that carries a token.
+fn wrong_header(name: &str) -> Option<&'static str> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let taken = ["host", "content-length", "content-type", "connection"];
+    let taken = taken.iter().chain(&["transfer-encoding", "user-agent"]);
+    match name {
+        name if name.is_empty() || !name.chars().all(is_good) => {
+            Some("a header is named by letters, digits and '-'")
+        }
+        name if taken
+            .into_iter()
+            .any(|other| name.eq_ignore_ascii_case(other)) =>
+        {
+            Some("this header says something else")
+        }
         _ => None,
     }
 }
@@ -238,6 +264,9 @@ fn wanted(shape: Shape) -> (&'static str, &'static str) {
         Shape::Text | Shape::Choice(_) | Shape::Forbidden(_) => ("a string", "\"…\""),
         Shape::Url => ("a string", "\"/var/backups/statekeep\""),
         Shape::Path => ("a path as a string", "\"/srv/app\""),
+        Shape::Endpoint => ("an address as a string", "\"https://hc.example/…\""),
+        Shape::Header => ("a string", "\"X-Token\""),
+        Shape::Choices(_) => ("a list of strings", "[\"failure\"]"),
         Shape::Flag => ("true or false", "true"),
         Shape::Count | Shape::UpTo(_) => ("a whole number from 1 on", "7"),
         Shape::Duration => (duration::EXPECTED, "\"30d\""),
@@ -257,6 +286,8 @@ fn wanted(shape: Shape) -> (&'static str, &'static str) {
 
 fn kind(value: &DeValue<'_>) -> String {
     match value {
+        // An address may be a secret, and stand where none is expected.
+        DeValue::String(text) if text.contains("://") => "an address".to_string(),
         DeValue::String(text) => format!("the string {text:?}"),
         DeValue::Integer(number) => format!("the number {number}"),
         DeValue::Float(number) => format!("the number {number}"),

@@ -11,6 +11,10 @@ pub(super) enum Shape {
     Url,
     /// Relative to the file; `~` is the home directory.
     Path,
+    /// The address of something on the web.
+    Endpoint,
+    /// The name of a header of HTTP.
+    Header,
     Flag,
     /// A whole number from 1 on.
     Count,
@@ -27,6 +31,8 @@ pub(super) enum Shape {
     Rules,
     Tags,
     Choice(&'static [&'static str]),
+    /// A list of some of them.
+    Choices(&'static [&'static str]),
     Table(&'static [Key]),
     /// Tables by names that people choose.
     Named(&'static [Key]),
@@ -75,6 +81,11 @@ pub(super) const FILE: &[Key] = &[
         "What profiles do not say themselves",
     ),
     key("profile", Shape::Named(PROFILE), "Applications by name"),
+    key(
+        "metrics-file",
+        Shape::Path,
+        "A file for Prometheus that every backup writes anew",
+    ),
 ];
 
 const NO_SECRETS: &str = "a secret does not stand in the configuration, which is copied, shown \
@@ -207,6 +218,21 @@ pub(super) const PROFILE: &[Key] = &[
         Shape::Tables(HOOK),
         "Programs that run after a backup",
     ),
+    key(
+        "ping",
+        Shape::Endpoint,
+        "An address that is told of every backup, as healthchecks.io has them",
+    ),
+    key(
+        "ping-file",
+        Shape::Path,
+        "A file whose first line is that address",
+    ),
+    key(
+        "webhook",
+        Shape::Table(WEBHOOK),
+        "An address that gets a document when something happened",
+    ),
 ];
 /// What may be said for all profiles.
 pub(super) const DEFAULTS: &[Key] = PROFILE.split_at(1).1;
@@ -270,6 +296,54 @@ const HOOK: &[Key] = &[
         Shape::Choice(&["abort", "warn"]),
         "What to do if it fails",
     ),
+];
+
+const NO_TOKEN: &str = "a secret does not stand in the configuration, which is copied, shown \
+    and shared; token-file = \"FILE\", token-command = [\"PROGRAM\", …] or token-env = \"NAME\" \
+    say where it is";
+
+/// The ways to say where a token is, of which one is said.
+pub(super) const TOKENS: [&str; 3] = ["token-file", "token-command", "token-env"];
+
+const WEBHOOK: &[Key] = &[
+    key("url", Shape::Endpoint, "The address"),
+    key(
+        "url-file",
+        Shape::Path,
+        "A file whose first line is the address",
+    ),
+    key(
+        "on",
+        Shape::Choices(&["success", "failure", "overdue"]),
+        "What it is told of; failure and overdue without",
+    ),
+    key(
+        "token-file",
+        Shape::Path,
+        "A file whose first line is a token for it",
+    ),
+    key(
+        "token-command",
+        Shape::Argv,
+        "A program that prints the token",
+    ),
+    key(
+        "token-env",
+        Shape::Text,
+        "A variable of the environment that holds the token",
+    ),
+    key(
+        "header",
+        Shape::Header,
+        "The header the token stands in, alone; without it: Authorization, after Bearer",
+    ),
+    key(
+        "timeout",
+        Shape::Duration,
+        "How long a delivery may take, retries included; 10s without, at most 1m",
+    ),
+    key("token", Shape::Forbidden(NO_TOKEN), ""),
+    key("headers", Shape::Forbidden(NO_TOKEN), ""),
 ];
 
 /// Returns the key of this name.

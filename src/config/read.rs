@@ -9,6 +9,7 @@ use crate::config::duration;
 use crate::config::fault::Faults;
 use crate::config::fault::nearest;
 use crate::config::keys;
+use crate::config::notify;
 use crate::config::settings::Argv;
 use crate::config::settings::Assert;
 use crate::config::settings::Config;
@@ -38,13 +39,13 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// One or two tables, of which the first goes before the second.
 #[derive(Clone, Copy)]
-struct Source<'t> {
+pub(super) struct Source<'t> {
     own: &'t DeTable<'t>,
     defaults: Option<&'t DeTable<'t>>,
 }
 
 impl<'t> Source<'t> {
-    fn of(own: &'t DeTable<'t>) -> Source<'t> {
+    pub(super) fn of(own: &'t DeTable<'t>) -> Source<'t> {
         let defaults = None;
         Source { own, defaults }
     }
@@ -57,11 +58,22 @@ impl<'t> Source<'t> {
         of(self.own).or_else(|| of(self.defaults?))
     }
 
-    fn value(&self, name: &str) -> Option<&'t DeValue<'t>> {
+    /// Returns what its own table says, without the defaults.
+    pub(super) fn alone(self) -> Source<'t> {
+        Source::of(self.own)
+    }
+
+    /// Returns where its own table says something.
+    pub(super) fn own_start(&self, name: &str) -> Option<usize> {
+        let (key, _) = self.own.get_key_value(name)?;
+        Some(key.span().start)
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&'t DeValue<'t>> {
         self.entry(name).map(|(_, value)| value)
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.value(name)?.as_str().map(String::from)
     }
 
@@ -73,15 +85,15 @@ impl<'t> Source<'t> {
         check::count(self.value(name)?)
     }
 
-    fn duration(&self, name: &str) -> Option<Duration> {
+    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
         duration::parse(self.value(name)?.as_str()?).ok()
     }
 
-    fn texts(&self, name: &str) -> Option<Vec<String>> {
+    pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
         self.value(name).map(texts)
     }
 
-    fn table(&self, name: &str) -> Option<Source<'t>> {
+    pub(super) fn table(&self, name: &str) -> Option<Source<'t>> {
         self.value(name)?.as_table().map(Source::of)
     }
 
@@ -142,11 +154,23 @@ pub(super) fn config(faults: &mut Faults<'_>, file: &DeTable<'_>, place: &Place)
             &[],
         );
     }
+    config.metrics_file = root.text("metrics-file").map(|text| place.resolve(&text));
+    if let Some((start, value)) = root.entry("metrics-file") {
+        config.settings.push(Setting {
+            key: "metrics-file".to_string(),
+            value: write::value(value),
+            origin: Origin::File(place.file.clone(), faults.line(start)),
+        });
+    }
+    if let Some(defaults) = defaults {
+        notify::one_way(faults, "defaults", defaults);
+    }
     config.default_repo = defaults.and_then(|defaults| defaults.text("repo"));
     known_repo(faults, "defaults", defaults, &config);
     for (name, start, table) in root.named("profile") {
         one_retention(faults, &check::join("profile", name), start, table);
         known_repo(faults, &check::join("profile", name), Some(table), &config);
+        notify::one_way(faults, &check::join("profile", name), table);
         let own_keep = keys::RETENTION
             .iter()
             .any(|key| table.own.contains_key(*key));
@@ -201,7 +225,7 @@ fn settings(
     for (key, value) in own.chain(defaults) {
         settings.push(Setting {
             key: format!("{kind}.{}.{}", write::name(name), key.get_ref()),
-            value: write::value(value.get_ref()),
+            value: notify::shown(key.get_ref(), value.get_ref()),
             origin: Origin::File(place.file.clone(), faults.line(key.span().start)),
         });
     }
@@ -313,6 +337,8 @@ fn profile(place: &Place, name: &str, table: Source<'_>, hidden: &[&str]) -> Pro
         drill: table.table("drill").map(drill).unwrap_or_default(),
         before: table.tables("before").into_iter().map(hook).collect(),
         after: table.tables("after").into_iter().map(hook).collect(),
+        ping: notify::ping(place, table),
+        webhook: notify::webhook(place, table),
     }
 }
 

@@ -51,6 +51,11 @@ fn shape(shape: Shape) -> Value {
     match shape {
         Shape::Version => json!({ "const": 1 }),
         Shape::Text | Shape::Url | Shape::Path | Shape::Schedule | Shape::Forbidden(_) => text(),
+        Shape::Endpoint => json!({
+            "type": "string", "pattern": "^https?://", "maxLength": 2048,
+        }),
+        Shape::Header => json!({ "type": "string", "pattern": "^[A-Za-z0-9-]+$" }),
+        Shape::Choices(choices) => list(json!({ "enum": choices })),
         Shape::Duration => json!({
             "type": "string",
             "pattern": "^\\s*([0-9]+[ywdhms]\\s*)+$",

@@ -2,6 +2,8 @@
 
 use crate::config::schedule::Schedule;
 use crate::ops::backup::DatabaseCuts;
+use crate::ops::notify::Endpoint;
+use crate::ops::notify::Event;
 use crate::repo::writer::Effort;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,6 +23,8 @@ pub struct Config {
     pub default_repo: Option<String>,
     /// Applications by name.
     pub profiles: BTreeMap<String, Profile>,
+    /// The file for Prometheus that backups write.
+    pub metrics_file: Option<PathBuf>,
     /// Every value that counts, by its key, in order.
     pub settings: Vec<Setting>,
 }
@@ -118,6 +122,10 @@ pub struct Profile {
     pub before: Vec<Hook>,
     /// Programs that run after it.
     pub after: Vec<Hook>,
+    /// What is told of every backup.
+    pub ping: Option<EndpointOrigin>,
+    /// What gets a document when something happened.
+    pub webhook: Option<Webhook>,
 }
 
 /// A part of a profile.
@@ -214,4 +222,39 @@ pub enum OnFailure {
     Abort,
     /// Say so and go on.
     Warn,
+}
+
+/// Where an address comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointOrigin {
+    /// The configuration itself.
+    Said(Endpoint),
+    /// The first line of a file.
+    File(PathBuf),
+}
+
+/// Something that gets a document when something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its address.
+    pub endpoint: EndpointOrigin,
+    /// What it is told of.
+    pub on: Vec<Event>,
+    /// What proves to it who tells.
+    pub token: Option<TokenOrigin>,
+    /// The header of the token, if it stands there alone.
+    pub header: Option<String>,
+    /// How long a delivery may take.
+    pub timeout: Duration,
+}
+
+/// Where a token comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The first line of a file.
+    File(PathBuf),
+    /// What a program prints.
+    Command(Argv),
+    /// A variable of the environment.
+    Variable(String),
 }

@@ -16,6 +16,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::fs::Metadata;
+use std::fs::Permissions;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -89,6 +90,12 @@ impl OutputFile {
         }
         let kept = self.file.set_permissions(other.permissions());
         kept.map_err(Error::io("keep the mode of", &self.path))
+    }
+
+    /// Gives it a mode, whatever the umask.
+    pub fn set_mode(&self, permissions: Permissions) -> Result<()> {
+        let kept = self.file.set_permissions(permissions);
+        kept.map_err(Error::io("set the mode of", &self.path))
     }
 
     /// Makes the file durable and gives it its name, durably too (I6).

@@ -62,10 +62,21 @@ impl HookEnd {
 
 /// Runs a program. What it prints goes to standard error, since standard output has a form.
 pub fn run(cx: &Context, command: &[String], timeout: Duration) -> Result<HookEnd> {
+    run_with(cx, command, &[], timeout)
+}
+
+/// Runs a program that finds these variables in its environment.
+pub fn run_with(
+    cx: &Context,
+    command: &[String],
+    variables: &[(&str, String)],
+    timeout: Duration,
+) -> Result<HookEnd> {
     let Some(mut prepared) = prepare(command) else {
         return Ok(HookEnd::NotStarted(io::ErrorKind::InvalidInput.into()));
     };
-    match prepared.stdout(io::stderr()).spawn() {
+    let variables = variables.iter().map(|(name, value)| (name, value));
+    match prepared.envs(variables).stdout(io::stderr()).spawn() {
         Ok(child) => wait(cx, child, timeout, &mut |_| {}),
         Err(error) => Ok(HookEnd::NotStarted(error)),
     }

@@ -65,3 +65,15 @@ pub(in crate::cli) enum StatsBy {
     /// Days
     Day,
 }
+
+/// `status`
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatusArgs {
+    /// Tell the webhooks of profiles what is overdue or damaged, once and again every day, and
+    /// write the metrics-file of the configuration
+    #[arg(long)]
+    pub notify: bool,
+    /// Write the figures for Prometheus into this file as well; - for standard output, alone
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+}

@@ -56,6 +56,7 @@ pub(super) use look::LsArgs;
 pub(super) use measure::ReportArgs;
 pub(super) use measure::StatsArgs;
 pub(super) use measure::StatsBy;
+pub(super) use measure::StatusArgs;
 pub(super) use measure::TuneArgs;
 pub(super) use prove::CheckArgs;
 pub(super) use prove::DrillArgs;
@@ -202,8 +203,10 @@ Examples:
 Examples:
   statekeep status                         all profiles of the configuration
   statekeep -r /mnt/backups status         whatever is in a repository
-  statekeep status --json                  for monitoring; exit 20 when something is overdue")]
-    Status,
+  statekeep status --json                  for monitoring; exit 20 when something is overdue
+  statekeep status --notify                tell the webhooks what is overdue, once a day
+  statekeep status --metrics FILE          and write a file for Prometheus")]
+    Status(StatusArgs),
     /// List snapshots
     #[command(alias = "snapshots")]
     List(ListArgs),

@@ -1,10 +1,15 @@
 //! `backup`: saves profiles, or paths, as snapshots.
 
+mod profile;
+
+pub(super) use profile::note_version;
+
 use crate::cli::args::BackupArgs;
 use crate::cli::args::CutsArg;
 use crate::cli::command::DONE;
 use crate::cli::command::WARNINGS;
-use crate::cli::command::in_place;
+use crate::cli::command::backup::profile::run_profile;
+use crate::cli::command::status;
 use crate::cli::environment;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
@@ -14,11 +19,8 @@ use crate::cli::json::FiguresBody;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::config;
-use crate::config::Hook;
-use crate::config::OnFailure;
 use crate::config::Profile;
 use crate::config::Scope;
-use crate::context::Context;
 use crate::format::database::DatabaseRecord;
 use crate::format::database::Method;
 use crate::ops::backup;
@@ -27,8 +29,6 @@ use crate::ops::backup::BackupReport;
 use crate::ops::backup::DatabaseCuts;
 use crate::ops::backup::FreePages;
 use crate::ops::backup::Priority;
-use crate::ops::hook;
-use crate::ops::hook::HookEnd;
 use crate::repo::Repo;
 use serde::Serialize;
 
@@ -109,7 +109,11 @@ pub(super) fn run(session: &Session, args: &BackupArgs) -> Outcome<u8> {
     let options = options.collect::<Outcome<Vec<_>>>()?;
     session.start("backup")?;
     match (&profiles[..], &options[..]) {
-        ([profile], [options]) => tell(session, &run_profile(session, profile, options)?),
+        ([profile], [options]) => {
+            let end = run_profile(session, profile, options);
+            status::measure(session);
+            tell(session, &end?)
+        }
         _ => run_all(session, &profiles, &options),
     }
 }
@@ -139,6 +143,7 @@ fn run_all(session: &Session, profiles: &[&Profile], options: &[BackupOptions]) 
         ends.push(end);
     }
     let exit = worst(&ends);
+    status::measure(session);
     if session.output.is_json() {
         let bodies = profiles.iter().zip(&ends).map(|(profile, end)| match end {
             Ok(done) => ProfileBody::Done {
@@ -177,80 +182,7 @@ fn worst(ends: &[Outcome<Done>]) -> u8 {
     exits.max().map_or(DONE, |(_, exit)| exit)
 }
 
-fn run_profile(session: &Session, profile: &Profile, options: &BackupOptions) -> Outcome<Done> {
-    if options.dry_run {
-        return back_up(session, &session.open_repo_for(profile)?, options);
-    }
-    let mut options = options.clone();
-    let knows_version = note_version(session, profile, &mut options)?;
-    let before = run_hooks(session, &session.cx, &profile.before);
-    let done = match before {
-        Ok(warned) => session.open_repo_for(profile).and_then(|repo| {
-            let mut done = back_up(session, &repo, &options)?;
-            let warned = warned || !knows_version;
-            done.exit = done.exit.max(if warned { WARNINGS } else { DONE });
-            Ok(done)
-        }),
-        Err(failure) => Err(failure),
-    };
-    // What was stopped before is started again, whatever came between.
-    let after = run_hooks(session, &Context::new(), &profile.after);
-    let mut done = done?;
-    if after? {
-        done.exit = done.exit.max(WARNINGS);
-    }
-    Ok(done)
-}
-
-/// Has the snapshot say the version of the application. Returns false if it is not known and ought
-/// to be: a backup is made all the same.
-pub(super) fn note_version(
-    session: &Session,
-    profile: &Profile,
-    options: &mut BackupOptions,
-) -> Outcome<bool> {
-    match in_place::app_version(session, profile)? {
-        Ok(version) => {
-            options.app_version = version;
-            Ok(true)
-        }
-        Err(problem) => {
-            session.reporter.warn("app-version", b"", &problem);
-            Ok(false)
-        }
-    }
-}
-
-/// Runs programs one after the other and returns whether there was a warning.
-pub(super) fn run_hooks(session: &Session, cx: &Context, hooks: &[Hook]) -> Outcome<bool> {
-    let mut warned = false;
-    for Hook {
-        command,
-        timeout,
-        on_failure,
-    } in hooks
-    {
-        let shown = command.join(" ");
-        let wrong = match hook::run(cx, command, *timeout)? {
-            HookEnd::Done => continue,
-            HookEnd::Failed(status) => format!("{shown} failed: {status}"),
-            HookEnd::TimedOut => format!("{shown} took longer than {} s", timeout.as_secs()),
-            HookEnd::NotStarted(error) => format!("cannot run {shown}: {error}"),
-        };
-        match on_failure {
-            OnFailure::Abort => {
-                let hint = "on-failure = \"warn\" would go on";
-                return Err(Failure::new("hook-failed", 1, wrong).hint(hint));
-            }
-            OnFailure::Warn => {
-                session.reporter.warn("hook-failed", b"", &wrong);
-                warned = true;
-            }
-        }
-    }
-    Ok(warned)
-}
-
+/// Makes one snapshot, and tells its warnings.
 fn back_up(session: &Session, repo: &Repo, options: &BackupOptions) -> Outcome<Done> {
     let report = backup::backup(&session.cx, repo, options)?;
     session.reporter.finish();

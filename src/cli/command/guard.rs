@@ -6,6 +6,8 @@ use crate::cli::args::GuardCommand;
 use crate::cli::command::DONE;
 use crate::cli::command::backup;
 use crate::cli::command::drill;
+use crate::cli::command::hooks::HookFacts;
+use crate::cli::command::hooks::run_hooks;
 use crate::cli::command::in_place;
 use crate::cli::command::in_place::Request;
 use crate::cli::environment;
@@ -86,7 +88,12 @@ fn migrate(session: &Session, args: &GuardArgs) -> Outcome<u8> {
         backup::note_version(session, profile, &mut options.backup)?;
     }
     let before = profile.map_or(&[][..], |profile| &profile.before);
-    let begun = backup::run_hooks(session, &session.cx, before);
+    let mut facts = HookFacts {
+        when: "before",
+        profile: &options.backup.profile,
+        ..HookFacts::default()
+    };
+    let begun = run_hooks(session, &session.cx, before, &facts);
     let guarded = begun.and_then(|_| {
         let mut run = || {
             session.reporter.finish();
@@ -105,7 +112,12 @@ fn migrate(session: &Session, args: &GuardArgs) -> Outcome<u8> {
     session.reporter.finish();
     // What was stopped before is started again, whatever came between.
     let after = profile.map_or(&[][..], |profile| &profile.after);
-    let ended = backup::run_hooks(session, &Context::new(), after);
+    facts.when = "after";
+    facts.exit = Some(match &guarded {
+        Ok(_) => DONE,
+        Err(failure) => failure.exit,
+    });
+    let ended = run_hooks(session, &Context::new(), after, &facts);
     let report = guarded?;
     ended?;
     tell(session, &report)

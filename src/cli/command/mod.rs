@@ -15,6 +15,7 @@ mod find;
 mod forget;
 mod guard;
 mod hold;
+mod hooks;
 mod import;
 mod in_place;
 mod init;
@@ -52,7 +53,7 @@ const DIFFERENT: u8 = 5;
 pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
     match command {
         Command::Backup(args) => backup::run(session, &args),
-        Command::Status => status::run(session),
+        Command::Status(args) => status::run(session, &args),
         Command::List(args) => snapshots::list(session, &args),
         Command::Show(args) => show::run(session, &args),
         Command::Restore(args) if args.in_place => in_place::run(session, &args),

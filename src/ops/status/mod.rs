@@ -20,6 +20,7 @@ pub use words::label;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::format::history::SeriesName;
+use crate::format::manifest::Figures;
 use crate::format::manifest::Manifest;
 use crate::format::note::HoldUntil;
 use crate::format::note::Proof;
@@ -104,6 +105,8 @@ pub struct SeriesStatus {
     pub drill_due: Option<Due>,
     /// Bytes of all files in the last backup.
     pub size_bytes: u64,
+    /// What the last good one counted, and how many milliseconds it took.
+    pub last_figures: Option<(Figures, u64)>,
     /// Its share of the packs: exact if it is alone, else by what its backups stored.
     pub stored_bytes: u64,
     /// What backups stored over time.
@@ -313,6 +316,7 @@ impl Facts<'_> {
             due: due::due(&times, expected.and_then(|one| one.schedule.as_deref())),
             proof,
             drill_due,
+            last_figures: last.map(|(_, manifest)| (manifest.figures, manifest.duration_ms)),
             size_bytes: newest.map_or(0, |(_, manifest)| manifest.figures.total_bytes),
             stored_bytes: 0,
             growth: self.growth(&name, members),

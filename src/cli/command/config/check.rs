@@ -12,10 +12,12 @@ use crate::cli::json;
 use crate::cli::session::Session;
 use crate::cli::text;
 use crate::config::Config;
+use crate::config::EndpointOrigin;
 use crate::config::Fault;
 use crate::config::PasswordOrigin;
 use crate::config::Profile;
 use crate::config::RepoSettings;
+use crate::config::TokenOrigin;
 use crate::disk::RealDisk;
 use crate::repo;
 use crate::source::files::Fit;
@@ -192,14 +194,53 @@ fn repo_problems(repo: &RepoSettings, problems: &mut Vec<Problem>) {
         None => Vec::new(),
     };
     for path in files.into_iter().chain(&repo.key_file) {
-        if let Err(error) = std::fs::File::open(path) {
-            let message = format!("cannot read {}: {error}", path.display());
-            problems.push(problem("error", &at, message));
+        secret_file_problems(&at, path, problems);
+    }
+}
+
+/// A file with a secret has to be there, for its owner alone.
+fn secret_file_problems(at: &str, path: &Path, problems: &mut Vec<Problem>) {
+    if let Err(error) = std::fs::File::open(path) {
+        let message = format!("cannot read {}: {error}", path.display());
+        problems.push(problem("error", at, message));
+    }
+    if let Some(message) = exposure(path) {
+        let message = format!("{}: {message}", path.display());
+        problems.push(problem("warning", at, message));
+    }
+}
+
+/// Of what is told others. Nothing is sent.
+fn notify_problems(at: &str, profile: &Profile, problems: &mut Vec<Problem>) {
+    let webhook = profile.webhook.as_ref();
+    for origin in profile
+        .ping
+        .iter()
+        .chain(webhook.map(|webhook| &webhook.endpoint))
+    {
+        if let EndpointOrigin::File(path) = origin {
+            secret_file_problems(at, path, problems);
         }
-        if let Some(message) = exposure(path) {
-            let message = format!("{}: {message}", path.display());
-            problems.push(problem("warning", &at, message));
-        }
+    }
+    let Some(webhook) = webhook else {
+        return;
+    };
+    match &webhook.token {
+        Some(TokenOrigin::File(path)) => secret_file_problems(at, path, problems),
+        Some(TokenOrigin::Command(argv)) => program_problem(at, argv, problems),
+        Some(TokenOrigin::Variable(_)) | None => {}
+    }
+    let is_open = matches!(
+        &webhook.endpoint,
+        EndpointOrigin::Said(endpoint) if endpoint.is_readable_on_the_way()
+    );
+    if is_open && webhook.token.is_some() {
+        let why = "the token of its webhook goes through the network for all to read";
+        let hint = Some("https:// in place of http://".to_string());
+        problems.push(Problem {
+            hint,
+            ..problem("warning", at, why.to_string())
+        });
     }
 }
 
@@ -246,6 +287,7 @@ fn profile_problems(config: &Config, profile: &Profile, problems: &mut Vec<Probl
     {
         program_problem(&at, argv, problems);
     }
+    notify_problems(&at, profile, problems);
     let tree = match profile.root.canonicalize() {
         Ok(root) => Tree::open(&root).map_err(|error| Failure::from(error).message),
         Err(error) => Err(format!("{}: {error}", profile.root.display())),

@@ -2,7 +2,10 @@
 
 mod json;
 mod lines;
+mod metrics;
+mod tell;
 
+use crate::cli::args::StatusArgs;
 use crate::cli::choice::Target;
 use crate::cli::command::DAMAGE;
 use crate::cli::command::DONE;
@@ -29,6 +32,7 @@ use crate::ops::status::Verdict;
 use crate::repo::Repo;
 use crate::repo::log::State;
 use jiff::tz::TimeZone;
+use std::path::Path;
 
 /// A repository could not be looked at, for whatever reason.
 const UNREACHABLE: u8 = 17;
@@ -64,13 +68,36 @@ struct Told<'s> {
     exit: u8,
 }
 
+/// Whose status is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meant {
+    /// That of all profiles, in all repositories.
+    Everything,
+    /// That of what is named, if anything is.
+    Named,
+}
+
 /// Tells.
-pub(super) fn run(session: &Session) -> Outcome<u8> {
-    let mut places = places(session)?;
-    for place in &mut places {
-        place.status = look(session, place);
+pub(super) fn run(session: &Session, args: &StatusArgs) -> Outcome<u8> {
+    let is_alone = args.metrics.as_deref() == Some(Path::new("-"));
+    if is_alone && session.output.is_json() {
+        let failure = Failure::usage("both --json and --metrics - say what is written");
+        return Err(failure.hint("--metrics FILE writes the figures into a file"));
     }
-    session.reporter.finish();
+    let mut places = looked_at(session, Meant::Named)?;
+    session.cx.check()?;
+    if args.notify && !session.global.dry_run {
+        tell::notify(session, &places);
+        measure(session);
+    }
+    match &args.metrics {
+        Some(_) if is_alone => {
+            let text = metrics::text(session, &places);
+            session.output.raw(text.as_bytes())?;
+        }
+        Some(path) => metrics::write(session, &places, path)?,
+        None => {}
+    }
     if let [only] = &mut places[..]
         && let Err(failure) = &mut only.status
     {
@@ -79,6 +106,8 @@ pub(super) fn run(session: &Session) -> Outcome<u8> {
     refuse_unknown_names(session, &places)?;
     let told = judge(places, session.cx.clock.now());
     match session.output.is_json() {
+        _ if is_alone => {}
+        false if session.output.is_quiet && told.exit == DONE => {}
         true => session
             .output
             .json(&documents::document("status", json::body(&told)))?,
@@ -122,14 +151,43 @@ fn judge(places: Vec<Place<'_>>, now: Timestamp) -> Told<'_> {
     }
 }
 
+/// Has the file for Prometheus that the configuration names say what there is now: of all
+/// profiles, in all repositories. Failing to is a warning.
+pub(super) fn measure(session: &Session) {
+    let config = session.config().ok();
+    let file = config.and_then(|config| config.metrics_file.as_ref());
+    // Interrupted, it would say that no repository can be read.
+    let is_meant = !session.global.dry_run && session.cx.check().is_ok();
+    if let Some(path) = file.filter(|_| is_meant)
+        && let Err(failure) = write_metrics(session, path)
+    {
+        let message = format!("metrics-file: {}", failure.message);
+        session.reporter.warn("no-metrics", b"", &message);
+    }
+}
+
+fn write_metrics(session: &Session, path: &Path) -> Outcome<()> {
+    let places = looked_at(session, Meant::Everything)?;
+    metrics::write(session, &places, path)
+}
+
+fn looked_at(session: &Session, meant: Meant) -> Outcome<Vec<Place<'_>>> {
+    let mut places = places(session, meant)?;
+    for place in &mut places {
+        place.status = look(session, place, meant);
+    }
+    session.reporter.finish();
+    Ok(places)
+}
+
 /// Returns the repositories that are meant, each with the profiles that must be in it.
-fn places(session: &Session) -> Outcome<Vec<Place<'_>>> {
+fn places(session: &Session, meant: Meant) -> Outcome<Vec<Place<'_>>> {
     let config = session.config()?;
     let mut places: Vec<Place<'_>> = Vec::new();
     for profile in config
         .profiles
         .values()
-        .filter(|one| is_named(session, one))
+        .filter(|one| meant == Meant::Everything || is_named(session, one))
     {
         let target = session.target(Some(profile))?;
         let at = places
@@ -139,11 +197,12 @@ fn places(session: &Session) -> Outcome<Vec<Place<'_>>> {
             places.push(place(target.clone()));
             places.len() - 1
         });
-        if is_expected_in(session, profile, &target) {
+        if meant == Meant::Everything || is_expected_in(session, profile, &target) {
             places[at].expected.push(profile);
         }
     }
-    let is_all = session.global.all || session.profile_names().is_empty();
+    let is_all =
+        meant == Meant::Everything || session.global.all || session.profile_names().is_empty();
     let is_given = session.global.repo.is_some() || session.environment.repo.is_some();
     if !is_given && is_all {
         for name in config.repos.keys() {
@@ -190,14 +249,34 @@ fn place(target: Target<'_>) -> Place<'_> {
 }
 
 /// Looks at a repository. A failure of one says nothing about the others.
-fn look(session: &Session, place: &Place<'_>) -> Outcome<RepoStatus> {
+fn look(session: &Session, place: &Place<'_>, meant: Meant) -> Outcome<RepoStatus> {
     let (repo, _) = session.open_target(&place.target)?;
     let (state, snapshots) = session.snapshots(&repo)?;
-    Ok(of_repo(session, &repo, &state, &snapshots, &place.expected))
+    Ok(match meant {
+        Meant::Named => of_repo(session, &repo, &state, &snapshots, &place.expected),
+        Meant::Everything => judged(session, &repo, &state, &snapshots, &place.expected),
+    })
 }
 
 /// Returns what is known of a repository in which these profiles must be.
 pub(super) fn of_repo(
+    session: &Session,
+    repo: &Repo,
+    state: &State,
+    snapshots: &[Snapshot],
+    expected: &[&Profile],
+) -> RepoStatus {
+    let mut judged = judged(session, repo, state, snapshots, expected);
+    // Judged among all: what one of them takes in the repository depends on the others.
+    let names = session.profile_names();
+    let is_all = session.global.all || names.is_empty();
+    judged
+        .series
+        .retain(|one| is_all || names.contains(&&*one.name.profile));
+    judged
+}
+
+fn judged(
     session: &Session,
     repo: &Repo,
     state: &State,
@@ -216,14 +295,7 @@ pub(super) fn of_repo(
         expected: expected.collect(),
     };
     let now = session.cx.clock.now();
-    let mut judged = status::status(repo, state, snapshots, &options, now);
-    // Judged among all: what one of them takes in the repository depends on the others.
-    let names = session.profile_names();
-    let is_all = session.global.all || names.is_empty();
-    judged
-        .series
-        .retain(|one| is_all || names.contains(&&*one.name.profile));
-    judged
+    status::status(repo, state, snapshots, &options, now)
 }
 
 fn next_after<'a>(schedule: &'a Schedule, zone: &'a TimeZone) -> Box<NextAfter<'a>> {
