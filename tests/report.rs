@@ -412,7 +412,7 @@ fn pages_to_look_at() {
             let newest = all.last().unwrap().id;
             let proof = Proof {
                 at: history.now,
-                result: "ok: 2 files, 1 databases, 12034 rows in 0.4 s".into(),
+                result: "ok: 2 files, 1 database, 12034 rows in 0.4 s".into(),
             };
             let note = [Note::Proof(newest, proof)];
             notes::add(&history.context(), &history.repo, &[newest].into(), &note).unwrap();

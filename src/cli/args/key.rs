@@ -40,7 +40,7 @@ the key file and passphrase used for this command stay.")]
 #[derive(Debug, Args)]
 pub(in crate::cli) struct KeyAddArgs {
     /// What to call it
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub label: String,
     /// Make a new key file here instead of adding a passphrase
     #[arg(

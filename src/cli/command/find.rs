@@ -164,9 +164,10 @@ fn run_line(run: &Run, session: &Session) -> String {
 
 fn span(oldest: &Place, newest: &Place, session: &Session) -> String {
     let time = |place: &Place| text::local(place.created_at, &session.zone);
-    match oldest.id == newest.id {
-        true => time(newest),
-        false => format!("{} … {}", time(oldest), time(newest)),
+    let (oldest, newest) = (time(oldest), time(newest));
+    match oldest == newest {
+        true => newest,
+        false => format!("{oldest} … {newest}"),
     }
 }
 

@@ -451,13 +451,17 @@ fn tell(
     if output.is_quiet {
         return Ok(());
     }
-    output.line(format!(
-        "Restored {} ({}) in {}, {} checked first",
+    let mut done = format!(
+        "Restored {} ({}) in {}",
         text::count(report.restored.files, "file", "files"),
         text::size(report.restored.bytes),
         text::duration(report.restored.duration_ms),
-        text::count(report.checked_databases, "database", "databases"),
-    ))?;
+    );
+    if report.checked_databases > 0 {
+        let databases = text::count(report.checked_databases, "database", "databases");
+        done.push_str(&format!(", {databases} checked first"));
+    }
+    output.line(done)?;
     if let Some(id) = report.safety {
         output.line(format!(
             "What was there is snapshot {} (held). Put it back: {}",

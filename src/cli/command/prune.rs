@@ -284,10 +284,10 @@ fn space_lines(figures: &PruneFigures) -> Vec<String> {
     if figures.rewrite_packs + figures.reencoded > 0 {
         let what = packs(figures.rewrite_packs, figures.rewrite_bytes);
         let copied = text::size(figures.copy_bytes);
-        let mut what = format!("{what}, of which {copied} are needed");
+        let mut what = format!("{what}, of which {copied} are copied");
         if figures.reencoded > 0 {
-            let chunks = text::count(figures.reencoded, "chunk", "chunks");
-            what.push_str(&format!("; {chunks} get another base"));
+            let chunks = text::count(figures.reencoded, "chunk is", "chunks are");
+            what.push_str(&format!("; {chunks} stored against another base"));
         }
         line("rewrite", what);
     }

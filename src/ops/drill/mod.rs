@@ -25,6 +25,7 @@ use crate::ops::restore::RestorePlan;
 use crate::ops::restore::Sync;
 use crate::ops::scratch::Scratch;
 use crate::ops::snapshots::Snapshot;
+use crate::ops::words;
 use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use std::io;
@@ -223,18 +224,18 @@ fn result(report: &DrillReport) -> String {
     let is_unknown = |judged: &&Judged| matches!(judged.verdict, Verdict::Unknown(_));
     let unknown = databases.iter().filter(is_unknown).count();
     let rows: u64 = databases.iter().map(Judged::row_count).sum();
-    let mut text = format!(
-        "{}: {} files, {} databases",
-        Proof::OK,
-        report.files,
-        databases.len() - unknown
-    );
+    let files = words::count(report.files, "file", "files");
+    let judged = (databases.len() - unknown) as u64;
+    let judged = words::count(judged, "database", "databases");
+    let mut text = format!("{}: {files}, {judged}", Proof::OK);
     if unknown > 0 {
         text.push_str(&format!(" ({unknown} more not checked)"));
     }
-    text.push_str(&format!(", {rows} rows"));
+    let rows = words::count(rows, "row", "rows");
+    text.push_str(&format!(", {rows}"));
     if report.assertions > 0 {
-        text.push_str(&format!(", {} assertions", report.assertions));
+        let assertions = words::count(report.assertions, "assertion", "assertions");
+        text.push_str(&format!(", {assertions}"));
     }
     let tenths = report.duration_ms.div_ceil(100);
     text.push_str(&format!(" in {}.{} s", tenths / 10, tenths % 10));
@@ -270,6 +271,11 @@ mod tests {
             "ok: 3 files, 0 databases, 0 rows, 2 assertions in 1.3 s; of a partial snapshot"
         );
         assert!(passed(said));
+        (report.files, report.assertions, report.partial) = (1, 1, false);
+        assert_eq!(
+            result(&report),
+            "ok: 1 file, 0 databases, 0 rows, 1 assertion in 1.3 s"
+        );
         report.failures = vec!["a\nb".into(), "c".into()];
         let said = result(&report);
         assert_eq!(said, "failed: a b (and 1 more)");
