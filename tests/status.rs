@@ -209,6 +209,11 @@ fn what_is_not_expected_is_told_and_not_judged() {
     let configured = with_fresh.judged(&expecting("web", None));
 
     assert_eq!(Verdict::of(&[everything], &[]), Verdict::Overdue);
+    let empty = || Told::with_ages(&[]).judged(&StatusOptions::default());
+    assert_eq!(Verdict::of(&[empty()], &[]), Verdict::Overdue);
+    // The verdict says what the headline says: that the second repository is empty harms nobody.
+    let fresh = with_fresh.judged(&expecting("web", None));
+    assert_eq!(Verdict::of(&[fresh, empty()], &[]), Verdict::Safe);
     assert_eq!(configured.series.len(), 2);
     assert_eq!(Verdict::of(&[configured], &[]), Verdict::Safe);
 }

@@ -192,10 +192,7 @@ impl RepoStatus {
     pub fn gravity(&self) -> Option<Gravity> {
         let judged = self.series.iter().filter(|one| one.is_judged);
         let worst = judged.filter_map(SeriesStatus::gravity).max();
-        let is_empty = self.series.is_empty().then_some(Gravity::Overdue);
-        worst
-            .max(is_empty)
-            .max(self.has_damage().then_some(Gravity::Damage))
+        worst.max(self.has_damage().then_some(Gravity::Damage))
     }
 
     /// Returns whether something is lost or was found damaged, whatever it belongs to.

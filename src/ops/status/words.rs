@@ -41,6 +41,9 @@ impl Verdict {
     /// Returns the verdict about several repositories.
     pub fn of(repos: &[RepoStatus], unreadable: &[Unreadable]) -> Verdict {
         let worst = repos.iter().filter_map(RepoStatus::gravity).max();
+        // One that nothing is expected in may be empty, as long as there is something somewhere.
+        let is_empty = !repos.is_empty() && repos.iter().all(|repo| repo.series.is_empty());
+        let worst = worst.max(is_empty.then_some(Gravity::Overdue));
         let verdict = worst.map_or(Verdict::Safe, |gravity| match gravity {
             Gravity::Warning => Verdict::Warnings,
             Gravity::Overdue => Verdict::Overdue,
