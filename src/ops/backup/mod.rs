@@ -130,6 +130,18 @@ pub struct BackupOptions {
     pub origin: Option<Origin>,
 }
 
+impl BackupOptions {
+    /// Returns the options of a backup of this file or directory on this machine.
+    pub fn of(path: impl Into<PathBuf>) -> BackupOptions {
+        let name = rustix::system::uname();
+        BackupOptions {
+            paths: vec![path.into()],
+            host: name.nodename().to_string_lossy().into_owned(),
+            ..BackupOptions::default()
+        }
+    }
+}
+
 /// The archive that a snapshot is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -191,6 +203,8 @@ pub struct BackupReport {
 struct Totals {
     figures: Figures,
     warnings: Vec<Problem>,
+    /// Bytes that progress was told of already.
+    told_bytes: u64,
     /// Whether the scan met a database that was not captured: nothing of it may be committed.
     found_database: bool,
 }

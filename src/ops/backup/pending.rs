@@ -173,11 +173,10 @@ impl<'a> PendingStream<'a> {
             },
         }
         .encode();
-        let node_bytes = node.len() as u64;
         let predecessor = self.predecessors.node(level, start);
         let ticket = pool.submit_chunk(ChunkKind::List, node, predecessor)?;
         let stored = pool.wait_chunk(ticket)?;
-        totals.count_stored(node_bytes, stored.stored_bytes);
+        totals.count_record(stored.stored_bytes);
         self.push_child(
             pool,
             totals,

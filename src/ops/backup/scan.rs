@@ -54,21 +54,22 @@ pub(super) struct Scan<'s, 'a> {
 impl<'a> Scan<'_, 'a> {
     /// Walks to the end.
     pub(super) fn run(&mut self, walk: Walk<'_>) -> Result<()> {
-        let (mut nodes, mut bytes) = (0, 0);
+        let (mut nodes, mut files, mut bytes) = (0_u64, 0, 0);
         for found in walk {
             match found {
                 Ok(item) => {
                     self.parts(Some(&item.path))?;
-                    let read_before = self.totals.figures.read_bytes;
-                    let size_bytes = item.stat.size_bytes;
-                    let is_file = item.stat.kind == files::Kind::File;
+                    if item.stat.kind == files::Kind::File && !self.databases.hides(&item.path) {
+                        files += 1;
+                        let node = (item.stat.device, item.stat.inode);
+                        bytes += match self.links.contains_key(&node) {
+                            true => 0,
+                            false => item.stat.size_bytes,
+                        };
+                    }
                     self.item(item)?;
                     if self.totals.found_database {
                         return Ok(());
-                    }
-                    // What was read as a stream has been reported as it was read.
-                    if is_file && self.totals.figures.read_bytes == read_before {
-                        bytes += size_bytes;
                     }
                 }
                 // Logs come and go while their database is in use.
@@ -78,14 +79,13 @@ impl<'a> Scan<'_, 'a> {
             nodes += 1;
             if nodes % NODES_PER_EVENT == 0 {
                 self.cx.check()?;
-                self.cx.progress.event(Event::Done {
-                    files: NODES_PER_EVENT,
-                    bytes: 0,
-                });
+                let files = std::mem::take(&mut files);
+                self.cx.progress.event(Event::Done { files, bytes: 0 });
             }
         }
         self.parts(None)?;
-        let files = nodes % NODES_PER_EVENT;
+        // What was read as a stream, databases before the walk began, has been told as it was read.
+        let bytes = bytes.saturating_sub(self.totals.told_bytes);
         self.cx.progress.event(Event::Done { files, bytes });
         Ok(())
     }

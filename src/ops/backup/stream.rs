@@ -93,6 +93,7 @@ impl StreamReader {
                     bytes: read as u64,
                 });
                 totals.figures.read_bytes += read as u64;
+                totals.told_bytes += read as u64;
                 filled += read;
                 // An end before the expected one ends the stream there.
                 offset = if read < wanted {

@@ -334,11 +334,10 @@ fn store_records(
     }
     let records: Vec<DatabaseRecord> = databases.records.values().cloned().collect();
     let plain = database::encode(&records);
-    let plain_bytes = plain.len() as u64;
     let old = parent.and_then(|parent| parent.databases);
     let ticket = io.pool.submit_chunk(ChunkKind::Data, plain, old)?;
     let stored = io.pool.wait_chunk(ticket)?;
-    io.totals.count_stored(plain_bytes, stored.stored_bytes);
+    io.totals.count_record(stored.stored_bytes);
     Ok(Some(stored.id))
 }
 

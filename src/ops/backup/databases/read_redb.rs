@@ -97,6 +97,7 @@ impl Chunk {
         extents::put(&all, &mut plain);
         let bytes = self.bytes.len() as u64;
         io.totals.figures.read_bytes += bytes;
+        io.totals.told_bytes += bytes;
         io.cx.progress.event(Event::Done { files: 0, bytes });
         let mark = self.mark;
         self.places.clear();

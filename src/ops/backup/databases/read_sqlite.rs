@@ -235,6 +235,7 @@ impl Reading<'_> {
     fn push(&mut self, io: &mut Io<'_, '_>, group: Vec<u8>) -> Result<()> {
         let bytes = group.len() as u64;
         io.totals.figures.read_bytes += bytes;
+        io.totals.told_bytes += bytes;
         io.cx.progress.event(Event::Done { files: 0, bytes });
         self.read_bytes += bytes;
         if let Some(all) = &mut self.bytes {
