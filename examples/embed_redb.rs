@@ -5,19 +5,15 @@
 #![allow(clippy::print_stdout, reason = "an example says what it did")]
 
 use redb::TableDefinition;
-use statekeep::context::Context;
-use statekeep::disk::RealDisk;
-use statekeep::id::RepoId;
-use statekeep::ops::backup;
-use statekeep::ops::backup::BackupOptions;
+use statekeep::BackupOptions;
+use statekeep::Context;
+use statekeep::Keeper;
+use statekeep::Place;
+use statekeep::Protection;
 use statekeep::ops::backup::Holder;
-use statekeep::repo::Access;
-use statekeep::repo::Repo;
 use statekeep::source::redb::Tracked;
-use statekeep::store::DirStore;
 use std::error::Error;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 const VISITS: TableDefinition<&str, u64> = TableDefinition::new("visits");
@@ -38,16 +34,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let database = Arc::new(redb::Database::builder().create_with_backend(backend)?);
 
     let cx = Context::new();
-    let store = Arc::new(DirStore::create(Arc::new(RealDisk), &PathBuf::from(place))?);
-    let id = RepoId(cx.random_bytes()?);
-    let repo = Repo::create(&cx, store, id, Access::Plain, None)?;
-
+    let keeper = Keeper::open_or_create(&cx, &Place::new(place, Protection::Plain))?;
     let holder: Holder = database.clone();
     let options = BackupOptions {
-        paths: vec![app.clone()],
-        host: "example".to_string(),
         holders: vec![(path, holder)],
-        ..BackupOptions::default()
+        ..BackupOptions::of(&app)
     };
     for count in 0..4 {
         if count != 2 {
@@ -59,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("nothing was written since the last backup");
             continue;
         }
-        let report = backup::backup(&cx, &repo, &options)?;
+        let report = keeper.backup(&cx, &options)?;
         let snapshot = report.snapshot.ok_or("nothing was saved")?;
         println!("snapshot {snapshot}, {} warnings", report.warnings.len());
     }

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -36,6 +37,7 @@ pub trait Random: Send + Sync {
 
 /// What an operation says while it works.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A phase began, for example `read` or `restore`.
     Phase(&'static str),
@@ -78,6 +80,38 @@ impl Context {
             random: Arc::new(SystemRandom),
             progress: Arc::new(Silent),
             cancel: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Returns the context of a real run that calls this with every event, from any thread, and
+    /// stops at the next safe point once it was told to. Stopping is for good: the next run takes
+    /// a new context.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use statekeep::{BackupOptions, Context, Error, Keeper, Place, Protection};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::write(dir.path().join("a"), "a")?;
+    /// let place = Place::new(dir.path().join("backups"), Protection::Plain);
+    /// let keeper = Keeper::open_or_create(&Context::new(), &place)?;
+    /// let cx = Context::watched(|_event| ControlFlow::Break(()));
+    /// let stopped = keeper.backup(&cx, &BackupOptions::of(dir.path().join("a")));
+    /// assert!(matches!(stopped, Err(Error::Cancelled)));
+    /// assert!(keeper.list(&Context::new())?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watched(watcher: impl Fn(&Event) -> ControlFlow<()> + Send + Sync + 'static) -> Context {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let watched = Watched {
+            watcher,
+            cancel: Arc::clone(&cancel),
+        };
+        Context {
+            progress: Arc::new(watched),
+            cancel,
+            ..Context::new()
         }
     }
 
@@ -126,6 +160,20 @@ impl Random for SystemRandom {
             path: "the system's random generator".into(),
             source: error.into(),
         })
+    }
+}
+
+/// Reports to a function, and stops when it says so.
+struct Watched<F> {
+    watcher: F,
+    cancel: Arc<AtomicBool>,
+}
+
+impl<F: Fn(&Event) -> ControlFlow<()> + Send + Sync> Progress for Watched<F> {
+    fn event(&self, event: Event) {
+        if (self.watcher)(&event).is_break() {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod demo;
 mod diff;
 mod diff_sqlite;
 mod drill;
+mod embed;
 mod embedded;
 mod export;
 mod files;

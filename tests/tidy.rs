@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["format"],
     &["repo"],
     &["ops"],
+    &["keeper"],
     &["config"],
     &["server"],
     &["cli"],

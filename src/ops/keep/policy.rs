@@ -31,6 +31,14 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Returns the policy that keeps the newest so many.
+    pub fn last(count: u32) -> Policy {
+        Policy {
+            last: count,
+            ..Policy::default()
+        }
+    }
+
     /// Fails if the policy keeps nothing.
     pub(super) fn check(&self) -> Result<()> {
         let keeps_nothing = self.last == 0
