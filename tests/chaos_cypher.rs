@@ -11,6 +11,7 @@ use crate::apps::chaos_cypher::migrated;
 use crate::apps::ends;
 use crate::homecore::only_name;
 use crate::oracle::stderr;
+use crate::transcripts;
 use std::fs;
 use std::path::Path;
 
@@ -294,8 +295,9 @@ fn the_how_to_works_as_it_stands_there() {
     let mut app = machine.start();
     app.wait_acked(20);
 
-    machine.follow("docs/apps/chaos-cypher.md");
+    let seen = machine.follow("docs/apps/chaos-cypher.md");
 
+    transcripts::compare("chaos-cypher", &seen);
     assert!(!app.is_running(), "the how-to stops it");
     assert!(judge_bases(&machine) >= app.acked());
 }

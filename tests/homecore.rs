@@ -9,6 +9,7 @@ use crate::apps::homecore::LEFT_ALONE;
 use crate::apps::homecore::revision;
 use crate::apps::text;
 use crate::oracle::stderr;
+use crate::transcripts;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -303,8 +304,9 @@ fn the_how_to_works_as_it_stands_there() {
     let mut app = machine.start();
     app.wait_acked(20);
 
-    machine.follow("docs/apps/homecore.md");
+    let seen = machine.follow("docs/apps/homecore.md");
 
+    transcripts::compare("homecore", &seen);
     assert!(!app.is_running(), "the how-to stops it");
     // It ends with `undo` of the whole restore: nothing that was acknowledged is lost.
     assert!(judge(&machine.root()) >= app.acked());

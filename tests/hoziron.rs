@@ -9,6 +9,7 @@ use crate::apps::hoziron::judge_agents;
 use crate::homecore::has;
 use crate::homecore::only_name;
 use crate::oracle::stderr;
+use crate::transcripts;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -351,8 +352,9 @@ fn the_how_to_works_as_it_stands_there() {
     let mut app = machine.start();
     app.wait_acked(20);
 
-    machine.follow("docs/apps/hoziron.md");
+    let seen = machine.follow("docs/apps/hoziron.md");
 
+    transcripts::compare("hoziron", &seen);
     assert!(!app.is_running(), "the how-to stops it");
     assert!(judge(&machine.root()) >= app.acked());
 }

@@ -17,7 +17,7 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 /// Directories that documents name, which are below the machine's own here.
-const PLACES: [&str; 6] = ["/opt", "/var", "/etc", "/mnt", "/data", "/tmp"];
+const PLACES: [&str; 7] = ["/opt", "/var", "/etc", "/mnt", "/data", "/tmp", "/srv"];
 
 /// What `systemctl`, `docker` and `hoziron` do here: say what they were called for, and stop the
 /// application as hard as can be. `@` is the machine's directory.
@@ -80,7 +80,8 @@ impl Machine {
         fs::write(path, relocated(text, &self.path(""))).unwrap();
     }
 
-    fn program(&self, name: &str, text: &str) {
+    /// Has a program of this name, instead of any other.
+    pub(crate) fn program(&self, name: &str, text: &str) {
         let path = self.path("bin").join(name);
         let at = self.scratch.path().display().to_string();
         fs::write(&path, text.replace("@/", &format!("{at}/"))).unwrap();
@@ -171,6 +172,12 @@ impl Machine {
         command.args(["-euc", &script]).output().unwrap()
     }
 
+    /// Runs what a document shows as somebody else's machine would: the same places, another home.
+    pub(crate) fn shell_elsewhere(&self, script: &str) -> Output {
+        fs::create_dir_all(self.path("elsewhere")).unwrap();
+        self.shell(&format!("HOME=$PWD/elsewhere; export HOME\n{script}"))
+    }
+
     /// Runs it, and returns what it says.
     pub(crate) fn shows(&self, script: &str) -> String {
         let output = self.shell(script);
@@ -191,18 +198,44 @@ impl Machine {
     }
 
     /// Runs the commands of a document as they stand there, one block after the other, with the
-    /// configuration that it shows first.
-    pub(crate) fn follow(&self, document: &str) {
+    /// configuration that it shows first. Returns what a person at the terminal would have seen.
+    pub(crate) fn follow(&self, document: &str) -> String {
         self.configure(&blocks(&read(document), "toml")[0]);
         let scripts = self.scripts(document);
         assert!(!scripts.is_empty());
+        let mut seen = String::new();
         for script in scripts {
-            ends(&self.shell(&script), 0, &script);
+            let output = self.shell(&aloud(&script));
+            ends(&output, 0, &script);
+            seen.push_str(&self.as_seen(&text(&output)));
+            seen.push('\n');
         }
+        seen
+    }
+
+    /// Returns what was said with the places of the documents, and without what is of the tests: the
+    /// name of this process, which stands for the application, and what it says of itself.
+    fn as_seen(&self, said: &str) -> String {
+        let here = self.path("").display().to_string();
+        let said = said.replace(&format!("{here}/home/"), "~/");
+        let said = said.replace(&here, "");
+        let exe = std::env::current_exe().unwrap();
+        let comm: String = exe.file_name().unwrap().to_str().unwrap().into();
+        let name = match self.app {
+            App::HomeCore => "homecore",
+            App::Hoziron => "hoziron",
+            App::ChaosCypher => "chaoscypher",
+        };
+        let said = said.replace(&comm[..comm.len().min(15)], name);
+        let starts = ["running 1 test", "test apps::child", "test result: "];
+        let is_ours = |line: &&str| !starts.iter().any(|start| line.starts_with(start));
+        let mut lines: Vec<&str> = said.lines().filter(is_ours).collect();
+        lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
+        lines.join("\n") + "\n"
     }
 }
 
-fn read(document: &str) -> String {
+pub(crate) fn read(document: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     fs::read_to_string(path).unwrap()
 }
@@ -223,6 +256,17 @@ fn relocated(text: &str, below: &Path) -> String {
             out.push_str(&below);
         }
         out.push(c);
+    }
+    out
+}
+
+/// Returns a script that shows each line before it runs it, all in the order it is said.
+fn aloud(script: &str) -> String {
+    let mut out = String::from("exec 2>&1\n");
+    for line in script.lines() {
+        let shown = line.split(" #").next().unwrap_or(line).trim_end();
+        let quoted = shown.replace('\'', r"'\''");
+        out.push_str(&format!("printf '%s\\n' '$ {quoted}'\n{line}\n"));
     }
     out
 }

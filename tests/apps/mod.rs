@@ -12,6 +12,7 @@ mod machine;
 
 pub(crate) use machine::Machine;
 pub(crate) use machine::ends;
+pub(crate) use machine::read;
 pub(crate) use machine::text;
 
 use crate::apps::chaos_cypher::ChaosCypher;
