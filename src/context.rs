@@ -42,13 +42,26 @@ pub enum Event {
     /// A phase began, for example `read` or `restore`.
     Phase(&'static str),
     /// So much is to be done in this phase, as far as known.
-    Total { files: u64, bytes: u64 },
+    Total {
+        /// Files, or whatever the phase counts: packs, snapshots.
+        files: u64,
+        /// Bytes; 0 if the phase counts none.
+        bytes: u64,
+    },
     /// So much more was done.
-    Done { files: u64, bytes: u64 },
+    Done {
+        /// Files since the last event.
+        files: u64,
+        /// Bytes since the last event.
+        bytes: u64,
+    },
     /// Something is wrong with a source; the operation goes on.
     Warning {
+        /// A stable name for what it is.
         code: &'static str,
+        /// Where, relative to the root; empty if nowhere.
         path: Vec<u8>,
+        /// What exactly, in words.
         message: String,
     },
 }
