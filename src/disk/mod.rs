@@ -30,6 +30,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 const TEMP_PREFIX: &str = ".tmp-";
+/// What a disk calls making the names in a directory durable, when that fails.
+pub(crate) const SYNC_DIRECTORY: &str = "sync directory";
 
 /// How a creation that never replaces ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +84,7 @@ pub trait Disk: Send + Sync {
     /// Creates a directory that only its owner may enter; `Taken` if there is one.
     fn create_dir(&self, path: &Path) -> Result<Published>;
 
-    /// Makes the names in the directory durable.
+    /// Makes the names in the directory durable; a failure is called `SYNC_DIRECTORY`.
     fn sync_dir(&self, path: &Path) -> Result<()>;
 
     /// Returns the whole file, `None` if there is none.

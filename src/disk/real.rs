@@ -5,6 +5,7 @@ use super::FileEntry;
 use super::Link;
 use super::NewFile;
 use super::Published;
+use super::SYNC_DIRECTORY;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
@@ -103,7 +104,7 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> Result<()> {
         File::open(path)
             .and_then(|dir| dir.sync_all())
-            .map_err(Error::io("sync directory", path))
+            .map_err(Error::io(SYNC_DIRECTORY, path))
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {

@@ -17,6 +17,7 @@ use super::FileEntry;
 use super::Link;
 use super::NewFile;
 use super::Published;
+use super::SYNC_DIRECTORY;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
@@ -298,7 +299,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> Result<()> {
-        self.mutate("sync directory", path, |state| {
+        self.mutate(SYNC_DIRECTORY, path, |state| {
             let is_ignored = state.quirks.ignores_dir_sync;
             let node = state.find(path)?;
             let dir = state.dir_mut(node)?;

@@ -2,6 +2,8 @@
 //!
 //! The layout is that of the keys: `config` and one flat directory per folder. How a file becomes
 //! durable is left to `disk`. Files whose names are no keys (temps, `lost+found`) are not seen.
+//!
+//! Invariant: after a sync of a directory failed, nothing is called durable (decision 0093).
 
 use super::Folder;
 use super::Key;
@@ -11,6 +13,7 @@ use super::Store;
 use crate::context::Timestamp;
 use crate::disk::Disk;
 use crate::disk::Published;
+use crate::disk::SYNC_DIRECTORY;
 use crate::disk::create_dirs;
 use crate::disk::publish_new;
 use crate::disk::remove_stale_temps;
@@ -21,11 +24,21 @@ use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 /// A store in a directory.
 pub struct DirStore {
     disk: Arc<dyn Disk>,
     root: PathBuf,
+    failed_sync: OnceLock<FailedSync>,
+}
+
+/// How a sync of a directory failed. The system tells that once: the next sync may succeed without
+/// having written what the failed one was to write, and is no proof of anything.
+struct FailedSync {
+    path: PathBuf,
+    kind: io::ErrorKind,
+    errno: Option<i32>,
 }
 
 impl DirStore {
@@ -39,7 +52,15 @@ impl DirStore {
         disk.sync_dir(path)?;
         // A link and its target must be one place to whoever compares locations.
         let root = disk.canonical(path)?;
-        Ok(DirStore { disk, root })
+        Ok(DirStore::at(disk, root))
+    }
+
+    fn at(disk: Arc<dyn Disk>, root: PathBuf) -> DirStore {
+        DirStore {
+            disk,
+            root,
+            failed_sync: OnceLock::new(),
+        }
     }
 
     /// Returns the store at this path; fails unless a `config` object is there.
@@ -51,7 +72,7 @@ impl DirStore {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => no_repo(),
             error => error,
         })?;
-        let store = DirStore { disk, root };
+        let store = DirStore::at(disk, root);
         match store.stored_bytes(&Key::config())? {
             Some(_) => Ok(store),
             None => Err(no_repo()),
@@ -69,12 +90,37 @@ impl DirStore {
     fn path(&self, key: &Key) -> PathBuf {
         self.folder_path(key.folder()).join(key.name())
     }
+
+    /// Does what makes something durable, unless that cannot be told any more.
+    fn durably<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        if let Some(failed) = self.failed_sync.get() {
+            let source = match failed.errno {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => failed.kind.into(),
+            };
+            return Err(Error::io(SYNC_DIRECTORY, &failed.path)(source));
+        }
+        act().inspect_err(|error| {
+            if let Error::Io {
+                action: SYNC_DIRECTORY,
+                path,
+                source,
+            } = error
+            {
+                let _ = self.failed_sync.set(FailedSync {
+                    path: path.clone(),
+                    kind: source.kind(),
+                    errno: source.raw_os_error(),
+                });
+            }
+        })
+    }
 }
 
 impl Store for DirStore {
     fn put_new(&self, key: &Key, bytes: &[u8]) -> Result<Put> {
         let dir = self.folder_path(key.folder());
-        let published = publish_new(&*self.disk, &dir, key.name(), bytes)?;
+        let published = self.durably(|| publish_new(&*self.disk, &dir, key.name(), bytes))?;
         Ok(match published {
             Published::Created => Put::Created,
             Published::Taken => Put::Taken,
@@ -115,7 +161,7 @@ impl Store for DirStore {
 
     /// The content of an object is durable before anybody can see it, so its name is what is left.
     fn sync(&self, folder: Folder) -> Result<()> {
-        self.disk.sync_dir(&self.folder_path(folder))
+        self.durably(|| self.disk.sync_dir(&self.folder_path(folder)))
     }
 
     fn remove_leftovers(&self, before: Timestamp) -> Result<u64> {
@@ -131,7 +177,9 @@ impl Store for DirStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Fault;
     use crate::disk::RealDisk;
+    use crate::disk::SimulatedDisk;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -168,6 +216,29 @@ mod tests {
             assert_eq!(opened.location(), store.location());
             assert_eq!(created.location(), store.location());
         }
+    }
+
+    #[test]
+    fn after_a_failed_sync_of_a_directory_nothing_is_called_durable() {
+        let disk = SimulatedDisk::new();
+        let store = DirStore::create(Arc::new(disk.process()), Path::new("/repo")).expect("create");
+        drop(store);
+        let process = disk.process();
+        let store = DirStore::create(Arc::new(process.clone()), Path::new("/repo")).expect("again");
+        // Create, write and sync a temp, link it, sync the directory.
+        process.fail_at(4, Fault::Io);
+
+        let failed = store.put_new(&Key::slot(1), b"entry");
+        let again = store.put_new(&Key::slot(1), b"entry");
+        let synced = store.sync(Folder::Packs);
+
+        for result in [failed.map(drop), again.map(drop), synced] {
+            let is_told =
+                matches!(&result, Err(Error::Io { action, .. }) if *action == SYNC_DIRECTORY);
+            assert!(is_told, "{result:?}");
+        }
+        let next = DirStore::create(Arc::new(disk.process()), Path::new("/repo")).expect("next");
+        assert!(next.put_new(&Key::slot(1), b"entry").is_ok());
     }
 
     #[test]
