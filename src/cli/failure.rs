@@ -3,6 +3,7 @@
 //! `classify` is the one place that maps errors of the library to codes. Codes are only ever added.
 
 use crate::error::Error;
+use rustix::io::Errno;
 use std::error::Error as _;
 use std::io;
 
@@ -18,8 +19,10 @@ pub(super) struct Failure {
     pub exit: u8,
     /// What is wrong, and why.
     pub message: String,
-    /// What to do next.
+    /// What to do next, if whoever failed knows it.
     pub hint: Option<String>,
+    /// What the cause suggests.
+    pub cause_hint: Option<&'static str>,
     /// Whether standard output carries it already.
     pub is_told: bool,
 }
@@ -35,6 +38,7 @@ impl Failure {
             exit,
             message: message.into(),
             hint: None,
+            cause_hint: None,
             is_told: false,
         }
     }
@@ -56,6 +60,11 @@ impl Failure {
         self
     }
 
+    /// Returns the next step: what is known of the command goes before what the cause suggests.
+    pub(super) fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref().or(self.cause_hint)
+    }
+
     /// Adds the next step unless there is one.
     pub(super) fn or_hint(self, hint: impl FnOnce() -> String) -> Failure {
         match self.hint {
@@ -68,7 +77,41 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (code, exit) = classify(&error);
-        Failure::new(code, exit, chain(&error))
+        Failure {
+            cause_hint: cause_hint(&error),
+            ..Failure::new(code, exit, chain(&error))
+        }
+    }
+}
+
+/// Returns what to do about a machine that fails; everything else is said where it is known.
+fn cause_hint(error: &Error) -> Option<&'static str> {
+    let source = match error {
+        Error::CopyFailed { source, .. } => return cause_hint(source),
+        Error::Io { source, .. } => source,
+        _ => return None,
+    };
+    let errno = source.raw_os_error().map(Errno::from_raw_os_error);
+    match (source.kind(), errno) {
+        _ if error.is_no_space() => {
+            Some("make room there and run it again: what is saved is not hurt")
+        }
+        (_, Some(Errno::MFILE | Errno::NFILE)) => {
+            Some("allow more open files (ulimit -n) and run it again")
+        }
+        (io::ErrorKind::FileTooLarge, _) => {
+            Some("files may not be so long here: see ulimit -f, and which file system it is")
+        }
+        (io::ErrorKind::OutOfMemory, _) => Some("allow more memory and run it again"),
+        (io::ErrorKind::NotFound, _) => Some("see that it exists and that its disk is mounted"),
+        (io::ErrorKind::PermissionDenied, _) => Some("run it as a user who may do that"),
+        (io::ErrorKind::ReadOnlyFilesystem, _) => Some("mount it so that it can be written to"),
+        (io::ErrorKind::BrokenPipe, _) => None,
+        (_, Some(_)) => Some(
+            "see the log of the system, as the disk or the way to it failed; then run it again, \
+             and statekeep check",
+        ),
+        (_, None) => None,
     }
 }
 
@@ -204,6 +247,22 @@ mod tests {
             };
             assert_eq!(classify(&failed), codes);
         }
+    }
+
+    #[test]
+    fn a_failing_machine_is_told_with_what_to_do_about_it() {
+        let failed = |errno: Errno| Failure::from(Error::io("sync", "/x")(errno.into()));
+        for errno in [
+            Errno::IO,
+            Errno::NOSPC,
+            Errno::MFILE,
+            Errno::FBIG,
+            Errno::ROFS,
+        ] {
+            assert!(failed(errno).next_step().is_some(), "{errno:?}");
+        }
+        assert_eq!(failed(Errno::IO).hint("known").next_step(), Some("known"));
+        assert_eq!(failed(Errno::PIPE).next_step(), None);
     }
 
     #[test]

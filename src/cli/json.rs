@@ -118,7 +118,7 @@ pub(super) fn failure_body(failure: &Failure) -> FailureBody<'_> {
         code: failure.code,
         exit: failure.exit,
         message: &failure.message,
-        hint: failure.hint.as_deref(),
+        hint: failure.next_step(),
     }
 }
 

@@ -132,7 +132,7 @@ impl Output {
             failure.code,
             text::safe_lines(&failure.message)
         );
-        if let Some(hint) = &failure.hint {
+        if let Some(hint) = failure.next_step() {
             text.push_str(&format!("  hint: {}\n", text::safe_lines(hint)));
         }
         let _ = io::stderr().write_all(text.as_bytes());

@@ -1,7 +1,9 @@
 //! Signals: the first asks the operation to stop at a safe point, the second ends the process.
+//! One that would end it for a file that gets too long is taken: the write fails and is told.
 
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 use std::io;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ impl Signals {
             flag::register_usize(signal, last.clone(), number)?;
             flag::register(signal, cancel.clone())?;
         }
+        // Not ignored, which programs that are started would inherit: nobody reads the flag.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(Signals { last })
     }
 

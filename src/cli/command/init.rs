@@ -20,8 +20,10 @@ use crate::cli::text;
 use crate::config::Origin;
 use crate::disk;
 use crate::disk::Disk;
-use crate::disk::Published;
 use crate::disk::RealDisk;
+use crate::disk::output::Existing;
+use crate::disk::output::OutputFile;
+use crate::disk::output::Readers;
 use crate::error::Error;
 use crate::format::key::Credential;
 use crate::format::key::Derivation;
@@ -37,6 +39,7 @@ use crate::store::DirStore;
 use crate::store::Folder;
 use crate::store::Store;
 use serde::Serialize;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -248,21 +251,17 @@ fn is_certainly_not(store: &dyn Store, repo: RepoId) -> bool {
     }
 }
 
-/// Writes a file with a secret, readable by its owner only, durably, replacing nothing.
+/// Writes a file with a secret, readable by its owner only, durably, replacing nothing. A process
+/// that is killed leaves no copy of it under another name.
 pub(super) fn write_secret(path: &Path, text: &str) -> Outcome<()> {
-    let named = path
-        .parent()
-        .zip(path.file_name().and_then(|name| name.to_str()));
-    let (dir, name) =
+    let named = path.parent().zip(path.file_name());
+    let (dir, _) =
         named.ok_or_else(|| Failure::usage(format!("{} is no name for a file", path.display())))?;
     disk::create_dirs(&RealDisk, dir)?;
-    match disk::publish_new(&RealDisk, dir, name, text.as_bytes())? {
-        Published::Created => Ok(()),
-        Published::Taken => {
-            let message = format!("{} is there already and is not replaced", path.display());
-            Err(Failure::new("refused", 2, message))
-        }
-    }
+    let mut file = OutputFile::create(path, Readers::Owner, Existing::Keep)?;
+    let written = file.write_all(text.as_bytes());
+    written.map_err(Error::io("write", path))?;
+    Ok(file.finish()?)
 }
 
 /// Returns the text of a recovery kit.

@@ -29,7 +29,7 @@ pub(super) fn lines(session: &Session, told: &Told<'_>) -> Vec<String> {
                 let name = text::safe(&place.name());
                 let why = text::safe(&failure.message);
                 lines.push(format!("NOT KNOWN  repository {name}: {why}"));
-                let hint = failure.hint.iter();
+                let hint = failure.next_step().into_iter();
                 lines.extend(hint.map(|hint| format!("  hint: {}", text::safe(hint))));
             }
         }
