@@ -12,6 +12,7 @@ use crate::codec::cipher::TAG_BYTES;
 use crate::format::wire::Decoded;
 use crate::format::wire::Malformed;
 use std::ops::Range;
+use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
 /// Bytes of the header.
@@ -66,12 +67,15 @@ impl DataKeys {
         if generations.is_empty() {
             return Err(Malformed::Bytes("there is no data key"));
         }
-        let generations = generations
-            .into_iter()
-            .map(|(g, key)| (g, Zeroizing::new(key)));
+        let kept = generations
+            .iter()
+            .map(|(g, key)| (*g, Zeroizing::new(*key)));
+        let kept = kept.collect();
+        // What was handed over is a copy, and would be freed as it is.
+        generations.iter_mut().for_each(|(_, key)| key.zeroize());
         Ok(DataKeys {
             suite,
-            generations: generations.collect(),
+            generations: kept,
         })
     }
 
@@ -527,6 +531,24 @@ mod tests {
     fn an_encrypted_repository_accepts_no_plain_object() {
         let object = seal(&keys(Suite::Plain), ObjectKind::Slot, [9; 24], b"forged");
         assert!(unseal(&keys(Suite::Aes256Gcm), ObjectKind::Slot, &object).is_err());
+    }
+
+    /// As numbers they only grow, so that ten million of them are told apart without keeping any.
+    #[test]
+    fn nonces_of_an_object_never_repeat() {
+        let number = |segment, last| {
+            let mut wide = [0; 16];
+            wide[4..].copy_from_slice(&nonce(segment, last));
+            u128::from_be_bytes(wide)
+        };
+        let mut before = None;
+        for segment in (0..10_000_000).chain([u64::from(u32::MAX), u64::MAX - 1, u64::MAX]) {
+            for last in [false, true] {
+                let now = Some(number(segment, last));
+                assert!(before < now, "segment {segment}");
+                before = now;
+            }
+        }
     }
 
     #[test]
