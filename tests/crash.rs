@@ -3,6 +3,7 @@
 //! Each enumeration collects violations instead of asserting, so that the same one shows that a
 //! disk which ignores a sync is found out.
 
+use crate::support;
 use statekeep::context::Timestamp;
 use statekeep::disk::Disk;
 use statekeep::disk::Fault;
@@ -10,6 +11,9 @@ use statekeep::disk::Loss;
 use statekeep::disk::SimulatedDisk;
 use statekeep::disk::replace;
 use statekeep::disk::replace_cache;
+use statekeep::format::key::Credential;
+use statekeep::format::key::Derivation;
+use statekeep::repo::NewKey;
 use statekeep::store::DirStore;
 use statekeep::store::Folder;
 use statekeep::store::Key;
@@ -326,4 +330,32 @@ fn replace_violations(base: &SimulatedDisk) -> Vec<String> {
         }
     }
     violations
+}
+
+/// I6: who was told that a key opens nothing any more must not find it back after power loss.
+#[test]
+fn a_key_that_was_removed_stays_removed_after_power_loss() {
+    for rotates in [false, true] {
+        let disk = SimulatedDisk::new();
+        let store = DirStore::create(Arc::new(disk.process()), Path::new("/repo")).unwrap();
+        let mut repo = support::create(Arc::new(store), false, None);
+        let new_key = |byte: u8| NewKey {
+            credential: Credential::Secret([byte; 32].into()),
+            derivation: Derivation::Secret,
+            label: "second".to_string(),
+        };
+        let cx = support::context();
+        let second = repo.add_key(&cx, &new_key(9)).unwrap();
+
+        match rotates {
+            true => drop(repo.rotate_keys(&cx, &[new_key(8)]).unwrap()),
+            false => drop(repo.remove_key(second.name()).unwrap()),
+        }
+
+        let after = Arc::new(disk.crash(Loss::Everything));
+        let after = DirStore::open(after, Path::new("/repo")).unwrap();
+        let left = statekeep::repo::keys::list(&after).unwrap();
+        assert_eq!(left.len(), 1, "rotates: {rotates}");
+        assert!(left[0].name != second.name());
+    }
 }

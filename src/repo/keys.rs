@@ -243,6 +243,7 @@ impl Repo {
             (Some(found), true) => {
                 let key = Key::new(Folder::Keys, found.name.clone());
                 self.store.delete(&key.expect("invariant: it was listed"))?;
+                self.store.sync(Folder::Keys)?;
                 Ok(found)
             }
         }
@@ -270,6 +271,8 @@ impl Repo {
             let key = Key::new(Folder::Keys, key.name.clone());
             self.store.delete(&key.expect("invariant: it was listed"))?;
         }
+        // Order: before anybody is told that they open nothing; power loss would bring them back.
+        self.store.sync(Folder::Keys)?;
         self.secrets = crate::repo::secrets::Secrets::new(self.config.suite, &keyring)?;
         self.keyring = Some(keyring);
         Ok(old)

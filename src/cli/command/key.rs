@@ -138,7 +138,14 @@ fn add(session: &Session, args: &KeyAddArgs) -> Outcome<u8> {
         // Order: the file before the slot it opens, which would be of no use without it.
         write_secret(&path, &key_file.encode())?;
         let credential = Credential::Secret(key_file.secret);
-        added = add_key(session, &repo, credential, Derivation::Secret, &args.label)?;
+        let slot = add_key(session, &repo, credential, Derivation::Secret, &args.label);
+        added = slot.map_err(|failure| {
+            failure.hint(format!(
+                "statekeep key verify {0} tells whether it opens the repository; if it does not, \
+                 remove {0} and run this again",
+                path.display()
+            ))
+        })?;
     }
     tell(session, "key-add", &added, &[], Some(&path))?;
     Ok(DONE)
