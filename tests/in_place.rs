@@ -4,6 +4,7 @@
 //! CI cuts at a sample of the calls. `STATEKEEP_CUTS=all cargo test --release in_place:: --
 //! --nocapture` cuts at every one.
 
+use crate::campaign::can_trace;
 use crate::oracle::Place;
 use crate::oracle::stderr;
 use crate::support::model_of;
@@ -18,7 +19,6 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::process::Output;
-use std::process::Stdio;
 
 const TABLE: TableDefinition<'_, u64, u64> = TableDefinition::new("t");
 
@@ -494,18 +494,7 @@ fn cut_often(call: &str, first: u64, step: usize) -> (u64, u64) {
 
 #[test]
 fn killed_at_any_call_each_database_is_old_or_new_and_the_next_run_finishes() {
-    let probe = Command::new("strace")
-        .args([
-            "-o",
-            "/dev/null",
-            "-e",
-            "inject=fsync:signal=KILL:when=9",
-            "true",
-        ])
-        .stderr(Stdio::null())
-        .status();
-    if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED killed_at_any_call: strace is missing or may not trace");
+    if !can_trace("killed_at_any_call") {
         return;
     }
     let is_long = std::env::var("STATEKEEP_CUTS").is_ok_and(|cuts| cuts == "all");

@@ -9,6 +9,7 @@ mod archive_tools;
 mod awkward;
 mod backup;
 mod bench_repo;
+mod campaign;
 mod chaos_cypher;
 mod check;
 mod cli;
