@@ -68,6 +68,7 @@ mod report;
 mod restore;
 mod scatter;
 mod schemas;
+mod security;
 mod sidecars;
 mod sled;
 mod stats;
