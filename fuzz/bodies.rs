@@ -2,7 +2,10 @@
 //!
 //! A body returns for any input, panics for none, and holds what the format promises.
 
+use jiff::tz::TimeZone;
 use statekeep::codec::cipher::Suite;
+use statekeep::config::Place;
+use statekeep::config::Schedule;
 use statekeep::context::Context;
 use statekeep::format;
 use statekeep::format::checkpoint::State;
@@ -31,7 +34,13 @@ use statekeep::format::pack::Codec;
 use statekeep::format::pack::Encoding;
 use statekeep::format::pack::Row;
 use statekeep::format::pack::TAIL_BYTES;
+use statekeep::format::tree::Attributes;
+use statekeep::format::tree::Bundle;
+use statekeep::format::tree::Class;
+use statekeep::format::tree::Content;
+use statekeep::format::tree::FileTime;
 use statekeep::format::tree::Kind;
+use statekeep::format::tree::Leaf;
 use statekeep::format::tree::Node;
 use statekeep::format::tree::TreeRoot;
 use statekeep::format::tree::is_plain_path;
@@ -45,10 +54,15 @@ use statekeep::ops::archive;
 use statekeep::ops::archive::Archive;
 use statekeep::ops::archive::listing;
 use statekeep::ops::archive::listing::Limits;
+use statekeep::ops::keep::Within;
+use statekeep::ops::restore as restoring;
+use statekeep::ops::restore::RestoreOptions;
+use statekeep::ops::snapshots;
 use statekeep::repo::Access;
 use statekeep::repo::Repo;
 use statekeep::repo::chunks::Chunks;
 use statekeep::repo::chunks::Scratch;
+use statekeep::source::redb as redb_source;
 use statekeep::source::sqlite::btree as pages;
 use statekeep::store::Key;
 use statekeep::store::MemoryStore;
@@ -57,15 +71,18 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 /// A body.
 pub(crate) type Body = fn(&[u8]);
 
 /// Every target by name.
 #[allow(dead_code, reason = "each fuzz target uses one")]
-pub(crate) const ALL: [(&str, Body); 16] = [
+pub(crate) const ALL: [(&str, Body); 20] = [
     ("config", config),
     ("key_slot", key_slot),
     ("container", container),
@@ -82,6 +99,10 @@ pub(crate) const ALL: [(&str, Body); 16] = [
     ("chunk_reader", chunk_reader),
     ("archive", archive),
     ("btree", btree),
+    ("settings", settings),
+    ("words", words),
+    ("redb", redb),
+    ("restore", restore),
 ];
 
 const MANIFEST_KEY: [u8; 32] = [5; 32];
@@ -416,6 +437,187 @@ fn judge(bytes: &[u8]) {
     }
 }
 
+/// A configuration: what is wrong with it is told, and each line is one of the text.
+pub(crate) fn settings(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let place = Place {
+        file: PathBuf::from("/etc/statekeep/config.toml"),
+        home: Some(PathBuf::from("/home/somebody")),
+    };
+    if let Err(faults) = statekeep::config::parse(&text, &place) {
+        assert!(!faults.is_empty());
+    }
+    if let Ok(edited) = statekeep::config::edit::set(&text, "app", "database-cuts", "\"content\"") {
+        // Changing one line leaves a configuration one.
+        let was_sound = statekeep::config::parse(&text, &place).is_ok();
+        let is_sound = statekeep::config::parse(&edited.text, &place).is_ok();
+        assert!(is_sound || !was_sound, "{text}");
+    }
+}
+
+/// Short texts that people type: durations, schedules, retention, ids, references.
+pub(crate) fn words(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = statekeep::config::parse_duration(&text);
+    let _ = (text.parse::<Schedule>(), text.parse::<Within>());
+    let _ = (text.parse::<ChunkId>(), text.parse::<RepoId>());
+    let (reference, path) = snapshots::split_path(bytes);
+    let path_bytes = path.map_or(0, |path| path.len() + 1);
+    assert_eq!(reference.len() + path_bytes, bytes.len());
+    let _ = snapshots::of_state(&State::default());
+    let now = Context::new().clock.now();
+    assert!(snapshots::resolve(&[], &text, now, &TimeZone::UTC).is_err());
+}
+
+/// A file that says it is one of redb: it is proved or refused, and not changed.
+pub(crate) fn redb(bytes: &[u8]) {
+    for start in [&b""[..], &redb_source::MAGIC[..]] {
+        let content = [start, bytes].concat();
+        let (file, spool) = (nameless(&content), nameless(b""));
+        let mut steps = 0;
+        let _ = redb_source::prove(file, spool, &mut || {
+            steps += 1;
+            steps < 10_000
+        });
+    }
+}
+
+fn nameless(content: &[u8]) -> File {
+    let mut file = statekeep::disk::unnamed_file(&std::env::temp_dir()).unwrap();
+    file.write_all(content).unwrap();
+    file
+}
+
+/// A tree of whatever the input says is restored, twice. What lies beside the target stays as it is.
+pub(crate) fn restore(bytes: &[u8]) {
+    let mut input = Reader::new(bytes);
+    let mut entries: BTreeMap<Vec<u8>, Kind> = BTreeMap::new();
+    let mut bundled = 0;
+    while let Ok([what, path, to]) = input.array::<3>() {
+        let kind = match what % 6 {
+            0 => Kind::Directory,
+            1 | 2 => Kind::Symlink {
+                target: TARGETS[usize::from(to) % TARGETS.len()].to_vec(),
+            },
+            3 => Kind::HardLink {
+                path: hostile_path(to),
+            },
+            4 => Kind::Fifo,
+            _ => Kind::File {
+                size_bytes: 1,
+                content: Content::Bundled(Class::Ordinary),
+            },
+        };
+        entries.insert(hostile_path(path), kind);
+    }
+    let attributes = Arc::new(Attributes {
+        mode: 0o755,
+        ..Attributes::default()
+    });
+    let mut entries: Vec<_> = entries
+        .into_iter()
+        .map(|(path, kind)| statekeep::format::tree::Entry {
+            path,
+            attributes: Arc::clone(&attributes),
+            modified: FileTime::default(),
+            kind,
+        })
+        .collect();
+    entries.sort_by(|a, b| path_order(&a.path, &b.path));
+    bundled += entries
+        .iter()
+        .filter(|entry| entry.class().is_some())
+        .count();
+    let content = vec![b'x'; bundled];
+    let bundles = match bundled {
+        0 => Vec::new(),
+        _ => vec![Bundle {
+            id: chunk_id(ChunkKind::Data, &content),
+            files: u32::try_from(bundled).unwrap(),
+            class: Class::Ordinary,
+        }],
+    };
+    let node = Leaf { entries, bundles }.encode();
+    if Node::decode(&node).is_err() {
+        return;
+    }
+    with_chunks(
+        &[(ChunkKind::Tree, &node), (ChunkKind::Data, &content)],
+        |chunks| {
+            let tree = TreeRoot {
+                id: chunk_id(ChunkKind::Tree, &node),
+                level: 0,
+            };
+            restore_beside(
+                chunks,
+                &Manifest {
+                    tree,
+                    ..Manifest::default()
+                },
+            );
+        },
+    );
+}
+
+const TARGETS: [&[u8]; 6] = [b"..", b"../beside", b"/", b"a", b".", b"../../.."];
+
+/// Paths that are made of few names, so that they meet.
+fn hostile_path(number: u8) -> Vec<u8> {
+    let names = [&b"a"[..], b"b", b"canary", b".statekeep-restore"];
+    let parts = (0..=number % 3).map(|at| names[usize::from(number >> (2 + 2 * at)) % names.len()]);
+    parts.collect::<Vec<_>>().join(&b'/')
+}
+
+fn restore_beside(chunks: &Chunks<'_>, manifest: &Manifest) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("statekeep-fuzz-{}-{number}", std::process::id());
+    let scene = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(scene.join("beside/in")).unwrap();
+    std::fs::write(scene.join("canary"), "canary").unwrap();
+    std::fs::write(scene.join("beside/canary"), "canary").unwrap();
+    let (cx, mut options) = (Context::new(), RestoreOptions::new(scene.join("target")));
+    options.sync = restoring::Sync::Never;
+    for _ in 0..2 {
+        if let Ok(plan) = restoring::plan(&cx, chunks, manifest, &options) {
+            let _ = restoring::apply(&cx, chunks, manifest, &options, &plan);
+        }
+    }
+    let mut there: Vec<_> = ["", "beside", "beside/in"]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(scene.join(dir)).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "target")
+        .collect();
+    there.sort();
+    assert_eq!(there, ["beside", "canary", "canary", "in"]);
+    for canary in ["canary", "beside/canary"] {
+        assert_eq!(std::fs::read(scene.join(canary)).unwrap(), b"canary");
+    }
+    std::fs::remove_dir_all(&scene).unwrap();
+}
+
+/// Puts chunks into a pack as they are and hands out who reads them.
+fn with_chunks(plain: &[(ChunkKind, &[u8])], read: impl FnOnce(&Chunks<'_>)) {
+    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    for (kind, bytes) in plain.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+        records.extend_from_slice(bytes);
+        rows.push(Row {
+            id: chunk_id(*kind, bytes),
+            encoding: Encoding {
+                codec: Codec::Raw,
+                kind: *kind,
+                run_head: false,
+            },
+            height: 0,
+            plain_bytes: u32::try_from(bytes.len()).unwrap(),
+            stored_bytes: u32::try_from(bytes.len()).unwrap(),
+            bases: Vec::new(),
+        });
+    }
+    with_pack(&rows, &records, read);
+}
+
 fn repo() -> &'static Repo {
     static REPO: OnceLock<Repo> = OnceLock::new();
     REPO.get_or_init(|| {
@@ -485,27 +687,7 @@ pub(crate) type ReadChunk = (ChunkKind, ChunkId, Vec<u8>);
 /// Puts these rows into a pack and returns everything anybody could ask it for.
 pub(crate) fn read_all(rows: &[Row], records: &[u8]) -> Vec<ReadChunk> {
     let mut read = Vec::new();
-    let (repo, mut random) = (repo(), [0; 24]);
-    let mut sealer = Sealer::begin(
-        repo.secrets().data_keys(),
-        ObjectKind::Pack,
-        {
-            Context::new().random.fill(&mut random).unwrap();
-            random
-        },
-        0,
-    );
-    let table = pack::encode_table(rows);
-    sealer.push(records);
-    sealer.push(&table);
-    let object = sealer.finish();
-    let pack = PackId(*blake3::hash(&object).as_bytes());
-    let bytes = PackBytes {
-        stored_bytes: object.len() as u64,
-        table_bytes: table.len() as u64,
-    };
-    repo.store().put_new(&Key::pack(&pack), &object).unwrap();
-    if let Ok(chunks) = Chunks::open(repo, &BTreeMap::from([(pack, bytes)])) {
+    with_pack(rows, records, |chunks| {
         let mut scratch = Scratch::default();
         for row in rows {
             for record in chunks.find(&row.id) {
@@ -518,9 +700,30 @@ pub(crate) fn read_all(rows: &[Row], records: &[u8]) -> Vec<ReadChunk> {
                 }
             }
         }
+    });
+    read
+}
+
+/// Has a pack of these rows read, if that is one, and removes it.
+fn with_pack(rows: &[Row], records: &[u8], read: impl FnOnce(&Chunks<'_>)) {
+    let (repo, mut random) = (repo(), [0; 24]);
+    Context::new().random.fill(&mut random).unwrap();
+    let keys = repo.secrets().data_keys();
+    let mut sealer = Sealer::begin(keys, ObjectKind::Pack, random, 0);
+    let table = pack::encode_table(rows);
+    sealer.push(records);
+    sealer.push(&table);
+    let object = sealer.finish();
+    let pack = PackId(*blake3::hash(&object).as_bytes());
+    let bytes = PackBytes {
+        stored_bytes: object.len() as u64,
+        table_bytes: table.len() as u64,
+    };
+    repo.store().put_new(&Key::pack(&pack), &object).unwrap();
+    if let Ok(chunks) = Chunks::open(repo, &BTreeMap::from([(pack, bytes)])) {
+        read(&chunks);
     }
     repo.store().delete(&Key::pack(&pack)).unwrap();
-    read
 }
 
 /// Returns the id of a chunk of this kind.
