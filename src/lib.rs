@@ -7,7 +7,8 @@
 //! The library prints nothing, reads no environment variables and keeps no global state. An
 //! operation takes a [`Context`], which has the clock, the randomness, a place to report to and a
 //! flag to stop it; [`Context::watched`] makes one of a function. It may start threads, all of
-//! which have ended when it returns.
+//! which have ended when it returns. With the feature `faults`, for tests, `safeguard` reads the
+//! environment.
 //!
 //! # What is stable
 //!
@@ -26,6 +27,7 @@
 
 pub mod error;
 pub mod id;
+pub mod safeguard;
 
 pub mod context;
 

@@ -33,6 +33,7 @@ impl Home {
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_statekeep"))
             .env_clear()
+            .envs(crate::support::taken_away())
             .env("HOME", self.path("home"))
             .env("STATEKEEP_REPO", self.path("repo"))
             .current_dir(self.scratch.path())

@@ -547,6 +547,7 @@ fn backups_of_the_applications_are_restored_by_hand_as_their_documents_say() {
 fn spawn(home: &Home, arguments: &[&str]) -> std::process::Child {
     Command::new(env!("CARGO_BIN_EXE_statekeep"))
         .env_clear()
+        .envs(crate::support::taken_away())
         .env("HOME", home.path("home"))
         .env("STATEKEEP_REPO", home.path("repo"))
         .env("TMPDIR", home.path("tmp"))
@@ -665,6 +666,7 @@ fn a_full_disk_is_said_and_leaves_nothing_half() {
     assert!(left().is_empty(), "{:?}", left());
     let import = Command::new(env!("CARGO_BIN_EXE_statekeep"))
         .env_clear()
+        .envs(crate::support::taken_away())
         .env("HOME", home.path("home"))
         .env("STATEKEEP_REPO", home.path("repo"))
         .env("STATEKEEP_CACHE_DIR", home.path("small/cache"))

@@ -44,6 +44,7 @@ impl Home {
         let mut command = Command::new(BINARY);
         command
             .env_clear()
+            .envs(crate::support::taken_away())
             .env("HOME", self.path("home"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("STATEKEEP_REPO", self.path("repo"))
@@ -541,7 +542,12 @@ fn completions_help_and_the_manual_need_no_repository_and_no_home() {
         &["version"],
         &["--version"],
     ] {
-        let output = home.command(arguments).env_clear().output().unwrap();
+        let output = home
+            .command(arguments)
+            .env_clear()
+            .envs(crate::support::taken_away())
+            .output()
+            .unwrap();
         if arguments == ["help"] {
             assert_eq!(exit(&output), 2);
             continue;
@@ -600,7 +606,10 @@ fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
 fn at_terminal(home: &Home, arguments: &str, answers: &[(&str, &str)]) -> Option<(i32, String)> {
     let line = format!("{BINARY} {arguments}");
     let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).env_clear();
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .env_clear()
+        .envs(crate::support::taken_away());
     script.env("HOME", home.path("home"));
     script.env("PATH", std::env::var_os("PATH")?);
     script.env("STATEKEEP_REPO", home.path("repo"));

@@ -46,6 +46,7 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_statekeep"));
         command
             .env_clear()
+            .envs(crate::support::taken_away())
             .env("HOME", self.0.path())
             .env("STATEKEEP_REPO", self.path("repo"))
             .current_dir(self.0.path())

@@ -20,6 +20,7 @@ fn demo(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command
         .env_clear()
+        .envs(crate::support::taken_away())
         .env("TMPDIR", home)
         .arg("demo")
         .args(SMALL)

@@ -28,6 +28,7 @@ mod drill;
 mod embed;
 mod embedded;
 mod export;
+mod faults;
 mod files;
 mod find;
 mod follow;

@@ -68,6 +68,7 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_statekeep"));
         command
             .env_clear()
+            .envs(crate::support::taken_away())
             .env("HOME", self.path("home"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .current_dir(self.scratch.path())

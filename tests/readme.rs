@@ -94,6 +94,7 @@ fn the_first_command_needs_nothing_and_ends_well() {
         .args(arguments.split(' '))
         .args(["--size-mib", "2", "--backups", "2"])
         .env_clear()
+        .envs(crate::support::taken_away())
         .env("TMPDIR", dir.path())
         .output()
         .unwrap();

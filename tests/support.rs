@@ -29,6 +29,7 @@ use statekeep::store::Key;
 use statekeep::store::MemoryStore;
 use statekeep::store::Store;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -41,6 +42,15 @@ pub(crate) type Node = (u32, String, Vec<u8>);
 
 /// A tree by path.
 pub(crate) type Model = BTreeMap<Vec<u8>, Node>;
+
+/// What a process of the command gets of an environment that is cleared otherwise: the safeguards
+/// that are taken away (`tests/faults`).
+pub(crate) fn taken_away() -> Option<(&'static str, OsString)> {
+    std::env::var_os(TAKEN_AWAY).map(|names| (TAKEN_AWAY, names))
+}
+
+/// Names the safeguards that are taken away, if the feature `faults` is on.
+pub(crate) const TAKEN_AWAY: &str = "STATEKEEP_FAULT";
 
 /// A clock that only tests move, far enough ahead that no file looks freshly changed.
 pub(crate) struct TestClock(AtomicI64);

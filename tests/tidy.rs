@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Bottom row first. A module may name only modules from rows below its own.
 /// The rows follow the layers of the design document.
 const LAYERS: &[&[&str]] = &[
-    &["id"],
+    &["id", "safeguard"],
     &["error"],
     &["context"],
     &["disk"],

@@ -9,6 +9,7 @@ use crate::disk::node::Kind;
 use crate::disk::node::Problem;
 use crate::disk::node::Stat;
 use crate::disk::node::Xattrs;
+use crate::safeguard::Safeguard;
 use rustix::fd::AsRawFd;
 use rustix::fd::BorrowedFd;
 use rustix::fs::AtFlags;
@@ -170,7 +171,7 @@ pub(crate) fn apply(
         setter.check("mode", "set the mode", node.set_mode(mode));
     }
     setter.set_plain_xattrs();
-    if has_mode && mode & !attributes.mode != 0 {
+    if has_mode && mode & !attributes.mode != 0 && Safeguard::NarrowFirst.holds() {
         mode &= attributes.mode;
         setter.check("mode", "set the mode", node.set_mode(mode));
     }

@@ -8,6 +8,7 @@
 use crate::disk::node::Stat;
 use crate::error::Error;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use rustix::fd::AsFd;
 use rustix::fd::BorrowedFd;
 use rustix::fd::OwnedFd;
@@ -105,6 +106,10 @@ impl Beneath {
     }
 
     fn open_step(&self, from: BorrowedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        if !Safeguard::LinksRefused.holds() {
+            let flags = flags.difference(OFlags::NOFOLLOW);
+            return rustix::fs::openat(from, path, flags, Mode::empty());
+        }
         if !self.one_call {
             return rustix::fs::openat(from, path, flags | OFlags::NOFOLLOW, Mode::empty());
         }
@@ -122,6 +127,9 @@ impl Beneath {
 
 /// Says what is wrong with a path that could lead out of the root or that no file can have.
 pub(crate) fn check_path(path: &[u8]) -> Result<(), &'static str> {
+    if !Safeguard::PathsChecked.holds() {
+        return Ok(());
+    }
     if path.contains(&0) {
         return Err("it contains a NUL byte");
     }

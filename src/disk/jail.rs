@@ -27,6 +27,7 @@ use crate::disk::node::Problem;
 use crate::disk::node::Stat;
 use crate::error::Error;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use rustix::fd::AsFd;
 use rustix::fd::BorrowedFd;
 use rustix::fd::OwnedFd;
@@ -133,7 +134,7 @@ impl Jail {
     pub fn begin_file(&self, path: &[u8]) -> Result<NewFile<'_>> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
+        let mode = Mode::from_raw_mode(Safeguard::NewFilesPrivate.mode(0o600));
         let (temp, fd) =
             self.make_temp(path, |dir, name| rustix::fs::openat(dir, name, flags, mode))?;
         Ok(NewFile { temp, fd })

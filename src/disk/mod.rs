@@ -22,6 +22,7 @@ pub use unnamed::unnamed_file;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io;
@@ -125,6 +126,15 @@ enum Content {
     Disposable,
 }
 
+impl Content {
+    fn durable(sync: Safeguard) -> Content {
+        match sync.holds() {
+            true => Content::Durable,
+            false => Content::Disposable,
+        }
+    }
+}
+
 /// Creates a file with this content unless the name is taken.
 ///
 /// On success the file survives power loss, whoever made it; of several callers exactly one gets
@@ -132,11 +142,17 @@ enum Content {
 pub fn publish_new(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<Published> {
     // Order: content, name, directory. The content must be durable before the name can be seen,
     // or a crash leaves the name with part of the bytes.
-    let temp = write_temp(disk, dir, bytes, Content::Durable)?;
+    let temp = write_temp(disk, dir, bytes, Content::durable(Safeguard::ContentSync))?;
     let published = place_new(disk, &temp, &dir.join(name)).and_then(|published| {
         // Order: also when taken. Whoever made the name may have been killed before its own sync,
         // and our caller will build on what it found.
-        disk.sync_dir(dir)?;
+        let sync = match published {
+            Published::Created => Safeguard::NameSync,
+            Published::Taken => Safeguard::TakenNameSync,
+        };
+        if sync.holds() {
+            disk.sync_dir(dir)?;
+        }
         Ok(published)
     });
     // The outcome is settled; a temp that stays is waste, which `remove_stale_temps` collects.
@@ -148,9 +164,12 @@ pub fn publish_new(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Res
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = directory_of(path)?;
     // Order: content, name, directory; see `publish_new`.
-    let temp = write_temp(disk, dir, bytes, Content::Durable)?;
+    let temp = write_temp(disk, dir, bytes, Content::durable(Safeguard::JournalSync))?;
     rename_temp(disk, &temp, path)?;
-    disk.sync_dir(dir)
+    match Safeguard::JournalNameSync.holds() {
+        true => disk.sync_dir(dir),
+        false => Ok(()),
+    }
 }
 
 /// Replaces a file that can be made again at any time. Other processes see the old or the new
@@ -176,6 +195,9 @@ pub fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<()> {
     };
     // Order: also when it exists, all the way up, for another process may have made it just now
     // and died. If so, the parent can be synced; a parent that cannot is older than both.
+    if !Safeguard::ParentSync.holds() {
+        return Ok(());
+    }
     match disk.sync_dir(parent) {
         Err(error) if created == Published::Taken && cannot_change(&error) => Ok(()),
         synced => synced,
@@ -226,7 +248,10 @@ fn write_temp(disk: &dyn Disk, dir: &Path, bytes: &[u8], content: Content) -> Re
     let temp = dir.join(format!("{TEMP_PREFIX}{:016x}", disk.unique()?));
     let mut file = disk.create(&temp)?;
     let written = file.write(bytes).and_then(|()| match content {
-        Content::Durable => file.sync(),
+        Content::Durable => match file.sync() {
+            Err(_) if !Safeguard::SyncFailureHeeded.holds() => Ok(()),
+            synced => synced,
+        },
         Content::Disposable => Ok(()),
     });
     match written {
@@ -239,6 +264,9 @@ fn write_temp(disk: &dyn Disk, dir: &Path, bytes: &[u8], content: Content) -> Re
 }
 
 fn place_new(disk: &dyn Disk, temp: &Path, path: &Path) -> Result<Published> {
+    if !Safeguard::PutNeverReplaces.holds() {
+        return disk.rename(temp, path).map(|()| Published::Created);
+    }
     match disk.link_new(temp, path)? {
         Link::Made => Ok(Published::Created),
         Link::Exists => Ok(Published::Taken),

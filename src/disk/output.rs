@@ -7,6 +7,7 @@ use crate::context::SystemRandom;
 use crate::disk::jail::TEMP_PREFIX;
 use crate::error::Error;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use rustix::fd::AsRawFd;
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
@@ -59,12 +60,16 @@ impl OutputFile {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
             _ => PathBuf::from("."),
         };
+        let existing = match Safeguard::OutputReplacesNothing.holds() {
+            true => existing,
+            false => Existing::Replace,
+        };
         if existing == Existing::Keep && path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
         let mode = match readers {
-            Readers::Owner => Mode::RUSR | Mode::WUSR,
-            Readers::All => Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH,
+            Readers::Owner if Safeguard::OutputPrivate.holds() => Mode::RUSR | Mode::WUSR,
+            Readers::Owner | Readers::All => Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH,
         };
         let (file, temp) = open(&dir, mode)?;
         Ok(OutputFile {
@@ -101,9 +106,10 @@ impl OutputFile {
     /// Makes the file durable and gives it its name, durably too (I6).
     pub fn finish(mut self) -> Result<()> {
         // Order: content, name, directory.
-        self.file
-            .sync_all()
-            .map_err(Error::io("sync", &self.path))?;
+        if Safeguard::OutputSync.holds() {
+            let synced = self.file.sync_all();
+            synced.map_err(Error::io("sync", &self.path))?;
+        }
         if self.temp.is_none() && !self.link(&self.path.clone())? {
             let temp = temp_path(&self.dir)?;
             match self.link(&temp)? {
@@ -117,6 +123,9 @@ impl OutputFile {
                 self.temp = Some(temp);
             }
             renamed?;
+        }
+        if !Safeguard::OutputNameSync.holds() {
+            return Ok(());
         }
         let dir = File::open(&self.dir).map_err(Error::io("open", &self.dir))?;
         dir.sync_all().map_err(Error::io("sync", &self.dir))

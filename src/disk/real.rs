@@ -9,6 +9,7 @@ use super::SYNC_DIRECTORY;
 use crate::context::Timestamp;
 use crate::error::Error;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use rustix::fs::CWD;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -56,7 +57,7 @@ impl Disk for RealDisk {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(FILE_MODE)
+            .mode(Safeguard::ObjectsPrivate.mode(FILE_MODE))
             .open(path)
             .map_err(Error::io("create", path))?;
         let path = path.to_path_buf();

@@ -11,6 +11,7 @@ use crate::codec::cipher::Suite;
 use crate::codec::cipher::TAG_BYTES;
 use crate::format::wire::Decoded;
 use crate::format::wire::Malformed;
+use crate::safeguard::Safeguard;
 use std::ops::Range;
 use zeroize::Zeroize;
 use zeroize::Zeroizing;
@@ -134,6 +135,12 @@ impl Header {
         if bytes[9] != VERSION {
             return Err(Malformed::Unknown("container version", u64::from(bytes[9])));
         }
+        let kind = match bytes[8] {
+            number if number == kind.number() || Safeguard::KindBound.holds() => kind,
+            1 => ObjectKind::Pack,
+            2 => ObjectKind::Slot,
+            _ => ObjectKind::Checkpoint,
+        };
         if bytes[8] != kind.number() {
             return Err(Malformed::Bytes("it is an object of another kind"));
         }
@@ -160,6 +167,11 @@ impl Header {
 /// Returns the nonce of a segment: a counter and whether it is the last.
 fn nonce(segment: u64, last: bool) -> [u8; NONCE_BYTES] {
     let mut nonce = [0; NONCE_BYTES];
+    let segment = if Safeguard::NonceCounts.holds() {
+        segment
+    } else {
+        0
+    };
     nonce[3..11].copy_from_slice(&segment.to_be_bytes());
     nonce[11] = u8::from(last);
     nonce
@@ -221,7 +233,10 @@ impl Sealer {
             kind,
             suite: keys.suite,
             generation: keys.newest().0,
-            salt,
+            salt: match Safeguard::FreshSalt.holds() {
+                true => salt,
+                false => [0; SALT_BYTES],
+            },
         };
         let key = keys
             .segment_key(&header)

@@ -18,6 +18,7 @@ use crate::format::wire::Malformed;
 use crate::id;
 use crate::repo::NewKey;
 use crate::repo::Repo;
+use crate::safeguard::Safeguard;
 use crate::store::Folder;
 use crate::store::Key;
 use crate::store::Store;
@@ -71,6 +72,9 @@ pub(super) fn open_any(
                 Ok(slot) => slot,
                 Err(malformed) => {
                     damaged = Some(malformed.clone().of(key.to_string()));
+                    if !Safeguard::DamagedSlotPassed.holds() {
+                        break;
+                    }
                     continue;
                 }
             };
@@ -234,7 +238,7 @@ impl Repo {
                 what,
                 candidates: "several keys".to_string(),
             }),
-            (Some(_), true) if remaining == 0 => {
+            (Some(_), true) if remaining == 0 && Safeguard::LastKeyStays.holds() => {
                 let reason = "the last key cannot be removed: nobody could read the backups again";
                 Err(Error::Refused {
                     reason: reason.to_string(),
@@ -263,14 +267,20 @@ impl Repo {
         let generation = next_generation(cx, keyring.newest_generation())?;
         keyring.generations.push((generation, cx.random_bytes()?));
         let old: Vec<KeyInfo> = old.into_iter().map(info).collect();
+        let remove_old = || {
+            old.iter().try_for_each(|key| {
+                let key = Key::new(Folder::Keys, key.name.clone());
+                self.store.delete(&key.expect("invariant: it was listed"))
+            })
+        };
+        if !Safeguard::NewKeysFirst.holds() {
+            remove_old()?;
+        }
         // Order: the new slots are durable before an old one goes, so somebody can always open it.
         for new_key in keep {
             self.put_slot(cx, &keyring, new_key)?;
         }
-        for key in &old {
-            let key = Key::new(Folder::Keys, key.name.clone());
-            self.store.delete(&key.expect("invariant: it was listed"))?;
-        }
+        remove_old()?;
         // Order: before anybody is told that they open nothing; power loss would bring them back.
         self.store.sync(Folder::Keys)?;
         self.secrets = crate::repo::secrets::Secrets::new(self.config.suite, &keyring)?;

@@ -26,6 +26,7 @@ use crate::format::key::Derivation;
 use crate::format::key::Keyring;
 use crate::id::RepoId;
 use crate::repo::secrets::Secrets;
+use crate::safeguard::Safeguard;
 use crate::store::Key;
 use crate::store::Put;
 use crate::store::StagedStore;
@@ -104,6 +105,9 @@ impl Repo {
             };
             repo.secrets = Secrets::new(suite, &keyring)?;
             repo.keyring = Some(keyring);
+            if !Safeguard::KeysBeforeConfig.holds() {
+                repo.store.put_new(&Key::config(), &repo.config_bytes)?;
+            }
             for new_key in new_keys {
                 slots.push(repo.add_key(cx, new_key)?);
             }
@@ -141,7 +145,7 @@ impl Repo {
         if config.public_secret.is_some() {
             // Whoever can write to the store could have put this config in the place of one that
             // asks for a key, and everything after would be stored for them to read.
-            if !credentials.is_empty() {
+            if !credentials.is_empty() && Safeguard::PlainRefusesKey.holds() {
                 let reason = "a key was given, but the repository says that it is not encrypted";
                 return Err(Error::Refused {
                     reason: reason.to_string(),

@@ -5,6 +5,7 @@
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::safeguard::Safeguard;
 use crate::store::Folder;
 use crate::store::Key;
 use crate::store::Store;
@@ -29,7 +30,7 @@ pub fn ensure(cx: &Context, store: &dyn Store) -> Result<()> {
 
 /// Gives the reserve up; returns whether there was one.
 pub fn spend(store: &dyn Store) -> Result<bool> {
-    if store.stored_bytes(&key())?.is_none() {
+    if store.stored_bytes(&key())?.is_none() || !Safeguard::ReserveSpent.holds() {
         return Ok(false);
     }
     store.delete(&key())?;

@@ -32,6 +32,7 @@ use crate::repo::chunks;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::index::Record;
+use crate::safeguard::Safeguard;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -240,6 +241,7 @@ impl<'c, 'r> Writer<'c, 'r> {
             ChunkKind::List | ChunkKind::Tree => Saving::Little,
         };
         encode(scratch, plain, base.as_ref(), saving, &mut row);
+        Safeguard::EncoderSound.spoil(&mut scratch.encoded);
         self.verify(scratch, plain, base.as_ref(), &row)?;
         if let Some(base) = base {
             scratch.read.recycle(base.plain);
@@ -285,6 +287,9 @@ impl<'c, 'r> Writer<'c, 'r> {
                 scratch.read.touched.extend(needed);
                 return Ok(true);
             }
+            if !Safeguard::ChainLookedUp.holds() {
+                return Ok(true);
+            }
         }
         Ok(false)
     }
@@ -323,6 +328,9 @@ impl<'c, 'r> Writer<'c, 'r> {
         base: Option<&Base>,
         row: &Row,
     ) -> Result<()> {
+        if !Safeguard::EncodedCompared.holds() {
+            return Ok(());
+        }
         let prefix = match (row.encoding.codec, base) {
             (Codec::Raw, _) => return Ok(()),
             (Codec::Delta, Some(base)) => &base.plain[..],

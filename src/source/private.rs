@@ -1,6 +1,7 @@
 //! Private copies of what cannot be read in place: where they are, and whether they count.
 
 use crate::disk::node::Stat;
+use crate::safeguard::Safeguard;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -32,10 +33,11 @@ pub(super) fn is_racy(stat: &Stat) -> bool {
 
 /// Makes a directory that nobody else may enter (I9).
 pub fn create_directory(room: &Path) -> io::Result<PathBuf> {
+    let mode = Safeguard::CopyPrivate.mode(0o700);
     for number in 0..u32::MAX {
         let name = format!("{COPY_PREFIX}{}-{number}", std::process::id());
         let directory = room.join(name);
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+        match fs::DirBuilder::new().mode(mode).create(&directory) {
             Ok(()) => return Ok(directory),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

@@ -131,6 +131,7 @@ impl Machine {
         let path = format!("{}:{}:{path}", bin.display(), binary.display());
         command
             .env_clear()
+            .envs(crate::support::taken_away())
             .env("PATH", path)
             .env("HOME", self.path("home"))
             .env("STATEKEEP_CONFIG", self.path("etc/statekeep/config.toml"))

@@ -4,6 +4,7 @@ use crate::codec::sha256::Sha256Sum;
 use crate::error::Error;
 use crate::error::Result;
 use crate::ops::archive::members::damaged;
+use crate::safeguard::Safeguard;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -36,7 +37,7 @@ pub fn check_beside(path: &Path, sum: &Sha256Sum) -> Result<bool> {
     read.map_err(Error::io("read", &sum_path))?;
     let name = path.file_name().unwrap_or_default().as_bytes();
     match find(&text, name) {
-        Some(said) if said == *sum => Ok(true),
+        Some(said) if said == *sum || !Safeguard::SumTrue.holds() => Ok(true),
         Some(said) => {
             let reason = format!(
                 "its SHA-256 is {sum}, and {} says {said}",

@@ -28,6 +28,7 @@ use crate::ops::archive::members::Archive;
 use crate::ops::archive::members::damaged;
 use crate::ops::archive::members::read_error;
 use crate::ops::archive::members::refused;
+use crate::safeguard::Safeguard;
 use crate::source::sqlite;
 use std::collections::HashMap;
 use std::io;
@@ -281,6 +282,9 @@ impl Judge<'_> {
         while let Some(rest) = path.strip_prefix(b"./") {
             path = rest;
         }
+        if !Safeguard::PlainPaths.holds() {
+            return Ok(path.to_vec());
+        }
         if path.starts_with(b"/") {
             return refuse("it is absolute");
         }
@@ -304,7 +308,8 @@ impl Judge<'_> {
     /// Gives a member its place, which must be free, and below directories.
     fn place(&mut self, member: &Member) -> Result<()> {
         let path = &member.path;
-        if self.listing.places.len() >= self.bounds.members_max {
+        if self.listing.places.len() >= self.bounds.members_max && Safeguard::MembersBounded.holds()
+        {
             return Err(self.refuse("it has more members than it may"));
         }
         // From below: what has its place lies below directories already.
@@ -319,7 +324,9 @@ impl Judge<'_> {
                 Some(Place::Implied) => break,
                 Some(Place::Member(index)) => {
                     let found = self.listing.members.get(*index);
-                    if found.is_none_or(|found| found.member.kind != Kind::Directory) {
+                    if found.is_none_or(|found| found.member.kind != Kind::Directory)
+                        && Safeguard::BelowDirectories.holds()
+                    {
                         let reason = "it lies below something that is no directory";
                         return Err(self.refuse_path(path, reason));
                     }
@@ -338,6 +345,7 @@ impl Judge<'_> {
             Some(Place::Implied) => {
                 Err(self.refuse_path(path, "it is no directory, and others lie below it"))
             }
+            Some(Place::Member(_)) if !Safeguard::PathsOnce.holds() => Ok(()),
             Some(Place::Member(_)) => Err(self.refuse_path(path, "it is there twice")),
         }
     }
@@ -345,7 +353,7 @@ impl Judge<'_> {
     fn check_kind(&self, member: &Member) -> Result<()> {
         let path = &member.path;
         match &member.kind {
-            Kind::CharDevice(..) | Kind::BlockDevice(..) => {
+            Kind::CharDevice(..) | Kind::BlockDevice(..) if Safeguard::DevicesRefused.holds() => {
                 Err(self.refuse_path(path, "it is a device"))
             }
             Kind::HardLink(first) => {
@@ -353,6 +361,7 @@ impl Judge<'_> {
                 let target = self.listing.find(&first).map(|target| &target.member.kind);
                 match target {
                     Some(Kind::File(_)) => Ok(()),
+                    _ if !Safeguard::HardLinksInside.holds() => Ok(()),
                     _ => {
                         let reason = "it is a hard link to no file that comes before it";
                         Err(self.refuse_path(path, reason))
@@ -366,7 +375,7 @@ impl Judge<'_> {
                 Err(self.refuse_path(path, "it is a symlink to what is longer than paths can be"))
             }
             Kind::Symlink(target) if self.limits.outside == OutsideLinks::Refused => {
-                match leads_out(path, target) {
+                match leads_out(path, target) && Safeguard::SymlinksInside.holds() {
                     true => Err(self.refuse_path(path, "it is a symlink that may lead out of it")),
                     false => Ok(()),
                 }
@@ -433,7 +442,8 @@ impl Judge<'_> {
             let full = io::Error::from(ErrorKind::StorageFull);
             return Err(Error::io("unpack", self.name)(full));
         }
-        match self.listing.plain_bytes > self.bounds.plain_bytes_max {
+        let is_bomb = self.listing.plain_bytes > self.bounds.plain_bytes_max;
+        match is_bomb && Safeguard::BytesBounded.holds() {
             true => Err(self.refuse("it unpacks to far more than its length")),
             false => Ok(()),
         }

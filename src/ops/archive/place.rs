@@ -23,6 +23,7 @@ use crate::ops::archive::unpack;
 use crate::ops::archive::unpack::SIDECARS;
 use crate::ops::archive::unpack::Unpacked;
 use crate::ops::restore::select::Only;
+use crate::safeguard::Safeguard;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -126,7 +127,9 @@ pub fn apply(
     let wants = |member: &Member| wants(&wanted, member);
     let done = unpack::unpack(cx, archive, listing, &jail, replace, &wants)?;
     // Order: success is reported after everything above is durable (I6).
-    jail.sync()?;
+    if Safeguard::UnpackedSync.holds() {
+        jail.sync()?;
+    }
     Ok(done)
 }
 

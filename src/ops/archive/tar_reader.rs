@@ -14,6 +14,7 @@ use crate::ops::archive::members::Visit;
 use crate::ops::archive::members::damaged;
 use crate::ops::archive::members::read_error;
 use crate::ops::archive::members::refused;
+use crate::safeguard::Safeguard;
 use std::collections::BTreeMap;
 use std::io::Read;
 use tar::EntryType;
@@ -95,7 +96,8 @@ pub(super) fn read(name: &str, reader: &mut dyn Read, visit: &mut Visit<'_>) -> 
                 // Comments are harmless; whatever else would change all that follows.
                 let mut records = BTreeMap::new();
                 put_records(name, &mut records, &take(name, reader, size_bytes)?)?;
-                if records.keys().any(|key| key != b"comment") {
+                let changes = records.keys().any(|key| key != b"comment");
+                if changes && Safeguard::GlobalHeadersRefused.holds() {
                     return Err(refused(
                         name,
                         "it has global headers that change its members",
@@ -196,7 +198,7 @@ fn end(name: &str, reader: &mut dyn Read) -> Result<()> {
     let mut rest = Vec::from(block);
     let mut padding_bytes = 0;
     loop {
-        if rest.iter().any(|byte| *byte != 0) {
+        if rest.iter().any(|byte| *byte != 0) && Safeguard::TarEnds.holds() {
             return Err(refused(name, "something lies behind its end"));
         }
         rest.clear();
@@ -229,7 +231,10 @@ fn member(
             value.ok_or_else(|| damaged(name, "an extended header has no sound numbers"))
         }
     };
-    size_bytes = number(b"size", Ok(size_bytes))?;
+    let extended_bytes = number(b"size", Ok(size_bytes))?;
+    if Safeguard::ExtendedSize.holds() {
+        size_bytes = extended_bytes;
+    }
     let owner = |id: u64| {
         let id = u32::try_from(id);
         id.map_err(|_| damaged(name, "an owner has a number that no owner can have"))
@@ -382,7 +387,8 @@ fn put_records(
     while !rest.is_empty() {
         let (key, value, after) =
             split_record(rest).ok_or_else(|| damaged(name, "an extended header is none"))?;
-        if records.insert(key.to_vec(), value.to_vec()).is_some() {
+        let is_twice = records.insert(key.to_vec(), value.to_vec()).is_some();
+        if is_twice && Safeguard::ExtendedOnce.holds() {
             return Err(refused(
                 name,
                 "an extended header says the same thing twice",

@@ -12,6 +12,7 @@ use crate::ops::backup::predecessors::Predecessors;
 use crate::ops::backup::read;
 use crate::ops::backup::stream::StreamReader;
 use crate::repo::chunks::Chunks;
+use crate::safeguard::Safeguard;
 use crate::source::files::Problem;
 use crate::source::files::Stat;
 use crate::source::files::Tree;
@@ -139,7 +140,7 @@ impl<'a> LargeFiles<'a> {
             Err(problem) => return Ok(Err(problem)),
         };
         let changed = match file.stat_again() {
-            Ok(stat) => !file.stat().same_content(&stat),
+            Ok(stat) => !file.stat().same_content(&stat) && Safeguard::ChangeNoticed.holds(),
             Err(problem) => return Ok(Err(problem)),
         };
         let stat = *file.stat();

@@ -66,6 +66,7 @@ use crate::repo::log::Outcome;
 use crate::repo::log::Outdated;
 use crate::repo::log::State;
 use crate::repo::writer::Effort;
+use crate::safeguard::Safeguard;
 use crate::source::files::Problem;
 use crate::source::redb::Hold;
 use serde::Deserialize;
@@ -256,7 +257,7 @@ pub fn backup(cx: &Context, repo: &Repo, options: &BackupOptions) -> Result<Back
             look,
         };
         let mut run = run::run(cx, repo, options, &source, base, &mut own)?;
-        if !run.suspect_packs.is_empty() {
+        if !run.suspect_packs.is_empty() && Safeguard::DamageRetried.holds() {
             // What the parent lost must not be named again as if it were there: read everything,
             // and store again what lay in these packs. They may also just have been dropped.
             suspect_packs.append(&mut run.suspect_packs);
@@ -386,7 +387,7 @@ fn manifest(
             one_file_system: options.one_file_system,
             skip_cache_dirs: options.skip_cache_dirs,
         },
-        partial: figures.warnings > 0
+        partial: figures.warnings > 0 && Safeguard::PartialSaid.holds()
             || options
                 .origin
                 .as_ref()

@@ -25,6 +25,7 @@ use crate::ops::backup::parent::Parent;
 use crate::ops::backup::pool::Pool;
 use crate::ops::backup::seen::Fingerprint;
 use crate::ops::backup::source::Source;
+use crate::safeguard::Safeguard;
 use crate::source::files;
 use crate::source::files::Item;
 use crate::source::files::Problem;
@@ -335,7 +336,7 @@ fn small_file<'a>(
     is_secret: bool,
     attributes: Arc<Attributes>,
 ) -> Parts<'a> {
-    let class = if is_secret {
+    let class = if is_secret && Safeguard::SecretsApart.holds() {
         Class::Secret
     } else {
         Class::Ordinary

@@ -9,6 +9,7 @@
 use crate::context::Timestamp;
 use crate::format::tree::TreeRoot;
 use crate::format::wire::Reader;
+use crate::safeguard::Safeguard;
 use crate::source::files::FileTime;
 use crate::source::files::Stat;
 use std::fs::File;
@@ -52,7 +53,10 @@ impl Fingerprint {
             inode: stat.inode,
             size_bytes: stat.size_bytes,
             modified: stat.mtime,
-            changed: stat.ctime,
+            changed: match Safeguard::ChangeTimeCompared.holds() {
+                true => stat.ctime,
+                false => stat.mtime,
+            },
         }
     }
 
@@ -137,7 +141,8 @@ impl SeenReader {
         let mut bytes = [0; FINGERPRINT_BYTES];
         self.file.read_exact(&mut bytes).ok()?;
         let fingerprint = Fingerprint::decode(&bytes)?;
-        (!fingerprint.is_racy(self.scan)).then_some(fingerprint)
+        let is_racy = fingerprint.is_racy(self.scan) && Safeguard::RacyRead.holds();
+        (!is_racy).then_some(fingerprint)
     }
 }
 

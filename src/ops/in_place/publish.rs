@@ -17,13 +17,14 @@ use crate::ops::in_place::journal::OLD;
 use crate::ops::in_place::journal::Phase;
 use crate::ops::in_place::journal::Stage;
 use crate::ops::in_place::journal::Staged;
+use crate::safeguard::Safeguard;
 
 /// Does what the journal says, or what is left of it.
 pub(super) fn publish(jail: &Jail, journal: &Journal) -> Result<()> {
     for log in &journal.logs {
         set_aside(jail, &log.0)?;
     }
-    if !journal.logs.is_empty() {
+    if !journal.logs.is_empty() && Safeguard::LogsGoneSync.holds() {
         // Order: a log is gone for good before a database comes that it would be replayed into.
         jail.sync()?;
     }
@@ -43,16 +44,19 @@ pub(super) fn publish(jail: &Jail, journal: &Journal) -> Result<()> {
         match exists(jail, &path.0)? {
             // Only an empty one can be there: others are in the way before anything begins.
             Some(stat) if stat.is_dir() => jail.remove(&path.0)?,
-            Some(_) => {
+            Some(_) if Safeguard::ReplacedKept.holds() => {
                 let kept = below(OLD, &path.0);
                 make_parents(jail, &kept)?;
                 jail.keep(&path.0, &kept)?;
             }
-            None => {}
+            Some(_) | None => {}
         }
         jail.move_over(&staged, &path.0)?;
     }
-    jail.sync()
+    match Safeguard::PublishedSync.holds() {
+        true => jail.sync(),
+        false => Ok(()),
+    }
 }
 
 /// Removes the directories of the journal that have become empty.
@@ -86,11 +90,16 @@ pub(super) fn take_back(jail: &Jail, stage: &Stage, journal: &mut Journal) -> Re
         give_back(jail, &path.0)?;
     }
     // Order: the databases are the old ones again before their logs come back.
-    jail.sync()?;
+    if Safeguard::TakenBackSync.holds() {
+        jail.sync()?;
+    }
     for log in &journal.logs {
         give_back(jail, &log.0)?;
     }
-    jail.sync()
+    match Safeguard::TakenBackLogsSync.holds() {
+        true => jail.sync(),
+        false => Ok(()),
+    }
 }
 
 fn give_back(jail: &Jail, path: &[u8]) -> Result<()> {

@@ -4,6 +4,7 @@
 //! Read from `/proc`: files that processes have open, and locks, which show processes that hide
 //! their files from this user. Nothing is locked or opened for it, so nobody is disturbed.
 
+use crate::safeguard::Safeguard;
 use crate::source::redb::MAGIC as REDB_MAGIC;
 use crate::source::sqlite::MAGIC as SQLITE_MAGIC;
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ pub struct User {
 
 /// Returns who has files below a root open. `databases` are paths of databases in it.
 pub fn users(root: &Path, databases: &[Vec<u8>]) -> Vec<User> {
+    if !Safeguard::UseRefused.holds() {
+        return Vec::new();
+    }
     let Ok(root) = root.canonicalize() else {
         return Vec::new();
     };

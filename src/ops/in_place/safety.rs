@@ -25,6 +25,7 @@ use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::reach::Visitor;
 use crate::repo::reach::Walk;
+use crate::safeguard::Safeguard;
 
 /// What is there now, saved.
 pub(super) struct Safety<'r> {
@@ -43,6 +44,9 @@ pub(super) fn take<'r>(
     like: &Manifest,
     replaced: Option<Replaced>,
 ) -> Result<Option<Safety<'r>>> {
+    if !Safeguard::SafetyTaken.holds() {
+        return Ok(None);
+    }
     let root = &options.root;
     let root = match root.canonicalize() {
         Ok(root) => root,

@@ -5,6 +5,7 @@
 
 use crate::context::Timestamp;
 use crate::ops::keep::Policy;
+use crate::safeguard::Safeguard;
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
@@ -79,7 +80,11 @@ impl Buckets {
     pub(super) fn new(newest_first: &[Timestamp], policy: &Policy, zone: &TimeZone) -> Buckets {
         let instant = |time: &Timestamp| {
             let instant = jiff::Timestamp::from_nanosecond(i128::from(time.0));
-            instant.unwrap_or_default().to_zoned(zone.clone())
+            let zone = match Safeguard::ZoneDays.holds() {
+                true => zone.clone(),
+                false => TimeZone::UTC,
+            };
+            instant.unwrap_or_default().to_zoned(zone)
         };
         let times: Vec<Zoned> = newest_first.iter().map(instant).collect();
         let mut buckets = Buckets {

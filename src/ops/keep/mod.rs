@@ -24,6 +24,7 @@ use crate::id::SnapshotId;
 use crate::ops::keep::buckets::Buckets;
 use crate::ops::snapshots::SAFETY_TAG;
 use crate::ops::snapshots::Snapshot;
+use crate::safeguard::Safeguard;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -263,25 +264,26 @@ fn untrusted(
     times: &HashMap<SnapshotId, Timestamp>,
 ) -> Option<Rule> {
     let started_at = snapshot.manifest.started_at;
-    if started_at.since_ns(now) > SKEW_NS {
+    if started_at.since_ns(now) > SKEW_NS && Safeguard::FutureStays.holds() {
         return Some(Rule::Future);
     }
     // A clock that went back dates what is newest as if it were old.
     let parent = snapshot.manifest.parent.and_then(|id| times.get(&id));
     let is_before = parent.is_some_and(|parent| parent.since_ns(started_at) > SKEW_NS);
-    is_before.then_some(Rule::BeforeParent)
+    (is_before && Safeguard::BackdatedStays.holds()).then_some(Rule::BeforeParent)
 }
 
 /// Returns whether a policy counts a snapshot: it is complete, and it was made to go back to.
 fn is_backup(snapshot: &Snapshot) -> bool {
-    !snapshot.manifest.partial && !snapshot.is_safety_copy()
+    let is_complete = !snapshot.manifest.partial || !Safeguard::PartialCountsNot.holds();
+    is_complete && !snapshot.is_safety_copy()
 }
 
 /// Adds what is kept whatever the policy.
 fn always(newest_first: &[&Snapshot], trusted: &[usize], now: Timestamp, rules: &mut [Vec<Rule>]) {
     let is_counted = |at: &&usize| is_backup(newest_first[**at]);
     let newest = trusted.iter().find(is_counted).copied();
-    if let Some(newest) = newest {
+    if let Some(newest) = newest.filter(|_| Safeguard::NewestStays.holds()) {
         rules[newest].push(Rule::Latest);
     }
     let newer = trusted.iter().take_while(|&&at| Some(at) != newest);
@@ -289,7 +291,9 @@ fn always(newest_first: &[&Snapshot], trusted: &[usize], now: Timestamp, rules: 
         rules[at].push(Rule::PartialLatest);
     }
     let is_proven = |one: &&Snapshot| one.proof.as_ref().is_some_and(Proof::passed);
-    if let Some(at) = newest_first.iter().position(is_proven) {
+    if let Some(at) = newest_first.iter().position(is_proven)
+        && Safeguard::ProvenStays.holds()
+    {
         rules[at].push(Rule::Proven);
     }
     let newest_at = newest.map(|at| newest_first[at].manifest.started_at);
@@ -298,7 +302,8 @@ fn always(newest_first: &[&Snapshot], trusted: &[usize], now: Timestamp, rules: 
             rules.push(Rule::Held);
         }
         let age_ns = newest_at.map_or(0, |at| at.since_ns(snapshot.manifest.started_at));
-        if age_ns < SAFETY_AGE_NS && snapshot.tags.iter().any(|tag| is_safety_tag(tag)) {
+        let is_young = age_ns < SAFETY_AGE_NS && Safeguard::SafetyStays.holds();
+        if is_young && snapshot.tags.iter().any(|tag| is_safety_tag(tag)) {
             rules.push(Rule::Safety);
         }
     }
@@ -306,7 +311,7 @@ fn always(newest_first: &[&Snapshot], trusted: &[usize], now: Timestamp, rules: 
 
 /// Returns whether somebody holds a snapshot at this time.
 pub fn is_held(snapshot: &Snapshot, now: Timestamp) -> bool {
-    match snapshot.hold {
+    match snapshot.hold.filter(|_| Safeguard::HeldStays.holds()) {
         None => false,
         Some(HoldUntil::Released) => true,
         Some(HoldUntil::Time(until)) => now < until,
@@ -323,7 +328,8 @@ fn refuse_typo(series: &Series, newest_first: &[&Snapshot], judged: &[Verdict]) 
     let is_kept = |verdict: &Verdict| verdict.rules.iter().any(Rule::is_of_policy);
     let goes = judged.iter().filter(|verdict| !verdict.is_kept()).count();
     let has_complete = newest_first.iter().any(|one| is_backup(one));
-    if goes == 0 || !has_complete || judged.iter().any(is_kept) {
+    let is_sound = judged.iter().any(is_kept) || !Safeguard::TypoRefused.holds();
+    if goes == 0 || !has_complete || is_sound {
         return Ok(());
     }
     Err(Error::Refused {

@@ -24,6 +24,7 @@ use crate::repo::log::Outcome;
 use crate::repo::log::Outdated;
 use crate::repo::log::State;
 use crate::repo::reserve;
+use crate::safeguard::Safeguard;
 use crate::store::Key;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -132,6 +133,12 @@ impl Run<'_> {
     fn attempt(&mut self, plan: &PrunePlan) -> Result<Ended> {
         let mut state = Arc::clone(&plan.state);
         let mut expected = state.position;
+        if !Safeguard::DropBeforeDelete.holds() {
+            for at in &plan.work.drop {
+                let pack = plan.records.packs[*at as usize].id;
+                self.repo.store().delete(&Key::pack(&pack))?;
+            }
+        }
         if let Some(draft) = self.first_draft(plan) {
             let removed = draft.change.remove_snapshots.clone();
             expected += 1;

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::ops::prune::records::Records;
 use crate::ops::prune::thin;
 use crate::ops::prune::thin::Reencode;
+use crate::safeguard::Safeguard;
 use std::collections::BTreeSet;
 
 /// A pack below this is tiny: small backups leave one each.
@@ -71,7 +72,9 @@ pub(super) fn work(records: &mut Records, limits: &Limits) -> Result<Work> {
         let is_used = uses[at as usize].records > 0;
         match (is_used, pack.is_own) {
             (true, true) => drop(work.add.insert(at)),
-            (false, false) if !pack.is_unreadable => drop(work.drop.insert(at)),
+            (false, false) if !pack.is_unreadable || !Safeguard::UnreadableStays.holds() => {
+                work.drop.insert(at);
+            }
             _ => {}
         }
     }

@@ -45,6 +45,7 @@ use crate::repo::Repo;
 use crate::repo::chunks::Chunks;
 use crate::repo::log;
 use crate::repo::log::State;
+use crate::safeguard::Safeguard;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -203,7 +204,9 @@ fn plan_with(
         Some(policy) => keep::judge(&judged, policy, &options.zone, now)?,
         None => Vec::new(),
     };
-    if let Some(agreed) = &given.agreed {
+    if let Some(agreed) = &given.agreed
+        && Safeguard::AgreedOnly.holds()
+    {
         // Who agreed to a plan agreed to no other: what it did not name stays for the next time.
         let spared = |verdict: &&mut Verdict| !agreed.contains(&verdict.id);
         verdicts
@@ -235,7 +238,7 @@ fn plan_with(
     mark::mark(cx, &chunks, &kept, &mut records)?;
     chunks.save_index();
     let work = limits::work(&mut records, &options.limits)?;
-    let before = now.0.saturating_sub(ORPHAN_AGE_NS);
+    let before = now.0.saturating_sub(orphan_age_ns());
     let survey = log::survey(
         cx,
         repo.store(),
@@ -253,6 +256,13 @@ fn plan_with(
         judged: judged.into_iter().zip(verdicts).collect(),
         figures,
     })
+}
+
+fn orphan_age_ns() -> i64 {
+    match Safeguard::OrphansOld.holds() {
+        true => ORPHAN_AGE_NS,
+        false => 0,
+    }
 }
 
 fn figures(records: &Records, work: &Work, survey: &log::SurveyReport) -> PruneFigures {

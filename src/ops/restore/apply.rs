@@ -33,6 +33,7 @@ use crate::ops::thread_count;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
 use crate::repo::tree::LeafAt;
+use crate::safeguard::Safeguard;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::Path;
@@ -65,7 +66,7 @@ pub fn apply(
     let run = Run::begin(cx, chunks, options, &target, &manifest.tree, &only);
     execute(&run, is_new);
     let mut report = run.finish()?;
-    if options.sync == Sync::Once {
+    if options.sync == Sync::Once && Safeguard::RestoredSync.holds() {
         // Order: success is reported after everything above is durable (I6).
         target.jail.sync()?;
     }
@@ -99,7 +100,9 @@ pub fn stage(
     run.against = Some(&against);
     execute(&run, true);
     let report = run.finish()?;
-    target.jail.sync()?;
+    if Safeguard::StagedSync.holds() {
+        target.jail.sync()?;
+    }
     Ok(report)
 }
 

@@ -20,6 +20,7 @@ use crate::ops::restore::select::Only;
 use crate::ops::restore::target::Target;
 use crate::repo::chunks::Chunks;
 use crate::repo::chunks::Scratch;
+use crate::safeguard::Safeguard;
 
 const SUFFIXES: [&[u8]; 3] = [b"-wal", b"-journal", b"-shm"];
 
@@ -64,7 +65,7 @@ pub(super) fn stale(
             // What cannot be read is not restored.
             Err(_) => false,
         };
-        if !is_restored {
+        if !is_restored && Safeguard::StaleLogsGo.holds() {
             let bytes = stat.size_bytes;
             found.push(Stale { path, bytes });
         }

@@ -16,6 +16,7 @@ use crate::repo::chunks::Scratch;
 use crate::repo::chunks::damaged;
 use crate::repo::chunks::encoding;
 use crate::repo::index::Record;
+use crate::safeguard::Safeguard;
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
@@ -122,7 +123,9 @@ impl Chunks<'_> {
             .chain(record)
             .and_then(|chain| self.decode_chain(scratch, &chain, &mut budget));
         if let Ok(plain) = plain {
-            if self.repo.secrets().chunk_id(kind, &plain) == record.id {
+            if self.repo.secrets().chunk_id(kind, &plain) == record.id
+                || !Safeguard::IdChecked.holds()
+            {
                 return Ok(plain);
             }
             scratch.recycle(plain);

@@ -6,6 +6,7 @@
 //! follow the log: then a prune beside it that stores records elsewhere is not noticed.
 
 use crate::codec::zstd::Decoder;
+use crate::safeguard::Safeguard;
 mod decode;
 mod follow;
 
@@ -86,7 +87,9 @@ impl<'r> Chunks<'r> {
     ) -> Result<Chunks<'r>> {
         let index_dir = repo.cache_dir().map(|dir| dir.join("index"));
         let index = Index::open(index_dir.as_deref());
-        index.retain_packs(&|pack| packs.contains_key(pack));
+        if Safeguard::IndexFollowsLog.holds() {
+            index.retain_packs(&|pack| packs.contains_key(pack));
+        }
         let entry = |(pack, bytes): (&PackId, &PackBytes)| {
             (
                 *pack,

@@ -15,6 +15,7 @@ use crate::repo::log::step::Reply;
 use crate::repo::log::step::Request;
 use crate::repo::log::step::Step;
 use crate::repo::log::step::StoredPack;
+use crate::safeguard::Safeguard;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,7 +84,8 @@ impl Machine for Survey {
             None => Ok(Step::Ask(Request::ListPacks)),
             Some(Reply::Packs(packs)) => self.listed(packs),
             Some(Reply::Exists(exists)) => {
-                let id = self.asked.pop().filter(|_| !exists);
+                let is_there = exists && Safeguard::GoneAskedFor.holds();
+                let id = self.asked.pop().filter(|_| !is_there);
                 self.report.gone.extend(id);
                 self.ask()
             }
@@ -156,7 +158,9 @@ impl Sweep {
     fn listed(&mut self, mut packs: Vec<StoredPack>) -> Result<Step<SweepReport>> {
         packs.retain(|pack| {
             let dropped = self.state.dropped.get(&pack.id);
-            dropped.is_some_and(|at| *at <= self.dropped_before)
+            let is_dropped = dropped.is_some_and(|at| *at <= self.dropped_before);
+            let is_unknown = dropped.is_none() && !self.state.packs.contains_key(&pack.id);
+            is_dropped || is_unknown && !Safeguard::SweepOnlyDropped.holds()
         });
         packs.sort_by_key(|pack| pack.id);
         self.delete_next(packs)
@@ -188,6 +192,33 @@ impl Machine for Sweep {
             (Phase::Packs, Some(Reply::Packs(packs))) => self.listed(packs),
             (Phase::Delete(rest), Some(Reply::Done)) => self.delete_next(rest),
             (phase, reply) => unreachable!("{reply:?} does not answer {phase:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I14: a listing may lag.
+    #[test]
+    fn a_dropped_pack_that_a_listing_lacks_is_gone_only_if_it_is_not_there() {
+        for exists in [true, false] {
+            let id = PackId([1; 32]);
+            let mut state = State::default();
+            state.dropped.insert(id, Timestamp(0));
+            let mut survey = Survey::new(Arc::new(state), 0);
+
+            let asked = survey.step(None).unwrap();
+            assert!(matches!(asked, Step::Ask(Request::ListPacks)));
+            let asked = survey.step(Some(Reply::Packs(Vec::new()))).unwrap();
+            assert!(matches!(asked, Step::Ask(Request::PackExists(of)) if of == id));
+            let done = survey.step(Some(Reply::Exists(exists))).unwrap();
+
+            let Step::Done(report) = done else {
+                panic!("{done:?}");
+            };
+            assert_eq!(report.gone.is_empty(), exists);
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::repo::log::step::Request;
 use crate::repo::log::step::Slot;
 use crate::repo::log::step::Step;
 use crate::repo::log::step::StoredCheckpoint;
+use crate::safeguard::Safeguard;
 use crate::store::Key;
 use std::sync::Arc;
 
@@ -144,6 +145,7 @@ impl ReadState {
     fn begin_at(&mut self, state: Arc<State>) -> Result<Step<ReadOutcome>> {
         if let Some(seen) = &self.remembered
             && state.hash_at(seen.position).unwrap_or(seen.log_hash()) != seen.log_hash()
+            && Safeguard::RollbackNoticed.holds()
         {
             return Err(rolled_back(seen));
         }
@@ -171,7 +173,9 @@ impl ReadState {
         let before = seen.hash_at(seen.position - 1);
         match (slot, before) {
             (Some(slot), Some(before)) => {
-                if fold::next_hash(before, &slot.object_hash) != seen.log_hash() {
+                if fold::next_hash(before, &slot.object_hash) != seen.log_hash()
+                    && Safeguard::RollbackNoticed.holds()
+                {
                     return Err(rolled_back(&seen));
                 }
                 // It is exact and settled as it is; `since` stays, for whoever has put packs.

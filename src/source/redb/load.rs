@@ -9,6 +9,7 @@ use super::page::Link;
 use super::page::Summary;
 use super::refusal::Refusal;
 use super::refusal::Unknown;
+use crate::safeguard::Safeguard;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -82,7 +83,7 @@ pub(super) fn load(
             return Ok(None);
         }
         buffer.truncate(used_bytes);
-        let matches = xxh3_128(buffer) == link.checksum;
+        let matches = xxh3_128(buffer) == link.checksum || !Safeguard::PageChecked.holds();
         return Ok(matches.then_some(Page { summary, is_held }));
     }
     if !stream(medium, place, link, buffer, used_bytes)? {

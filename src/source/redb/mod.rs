@@ -33,6 +33,7 @@ pub use refusal::Unknown;
 pub use tracked::Tracked;
 pub use tracked::Tracker;
 
+use crate::safeguard::Safeguard;
 use layout::Candidate;
 use layout::HEADER_BYTES;
 use layout::Header;
@@ -240,8 +241,10 @@ impl Database {
             roots.reverse();
         }
         match walk.run(roots.iter().copied(), Trust::Seals)? {
-            Outcome::Whole { .. } => walk.run(roots.into_iter(), Trust::Nothing),
-            torn => Ok(torn),
+            Outcome::Whole { .. } if Safeguard::SpoolProved.holds() => {
+                walk.run(roots.into_iter(), Trust::Nothing)
+            }
+            outcome => Ok(outcome),
         }
     }
 

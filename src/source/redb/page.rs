@@ -16,6 +16,7 @@ use super::layout::u32_at;
 use super::layout::u64_at;
 use super::layout::u128_at;
 use super::refusal::Unknown;
+use crate::safeguard::Safeguard;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -286,7 +287,9 @@ fn table_root(tree: u64, definition: &[u8], is_savepoints: bool) -> Result<Optio
     let byte = |at: usize| definition.get(at).copied().ok_or(Unread::Malformed);
     let width = |at: usize| Ok((byte(at)? != 0).then_some(number(at + 1)?));
     let (value_bytes, values) = match byte(0)? {
-        NORMAL_TABLE if is_savepoints => (width(47)?, Values::Savepoints),
+        NORMAL_TABLE if is_savepoints && Safeguard::SavepointsRead.holds() => {
+            (width(47)?, Values::Savepoints)
+        }
         NORMAL_TABLE => (width(47)?, Values::Plain),
         MULTIMAP_TABLE => (None, Values::Lists(width(47)?)),
         // Leaving an unknown kind out would look like success.

@@ -12,6 +12,7 @@ use super::handle;
 use super::handle::Part;
 use super::sidecar;
 use crate::disk::node::Stat;
+use crate::safeguard::Safeguard;
 use crate::source::private;
 use rusqlite::Connection;
 use std::fs;
@@ -71,7 +72,8 @@ impl PrivateCopy {
             copy.copy_log(path)?;
             let journal = copy.copy_journal(path)?;
             // Order: everything is read before it is looked at again.
-            if stats(path)? == before && !handle::has_moved(&original) {
+            let is_same = stats(path)? == before && !handle::has_moved(&original);
+            if is_same || !Safeguard::CopyUnchanged.holds() {
                 if let Some(journal) = journal {
                     copy.settle_journal(journal, path)
                         .map_err(|error| no_room(&error))?;
@@ -148,7 +150,8 @@ impl PrivateCopy {
     /// and deletes the super-journal once no journal names it any more. On the copy it would look
     /// for the application's own super-journal and might delete it: so its name is cut off here.
     fn settle_journal(&self, mut journal: File, path: &Path) -> io::Result<()> {
-        let Some((name, start)) = super_journal(&mut journal)? else {
+        let found = super_journal(&mut journal)?;
+        let Some((name, start)) = found.filter(|_| Safeguard::SuperJournalRead.holds()) else {
             return Ok(());
         };
         // Seen from another mount namespace the directory may have another name. A super-journal
@@ -168,7 +171,7 @@ impl PrivateCopy {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(Safeguard::CopyPrivate.mode(0o600))
             .open(sidecar(&self.database(), suffix))
     }
 }
@@ -237,5 +240,40 @@ fn has_room(room: &Path, bytes: u64) -> Result<(), Refusal> {
 fn no_room(error: &io::Error) -> Refusal {
     Refusal::NoRoom {
         reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_copy_of_what_changed_meanwhile_does_not_count() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("app.db");
+        let application = Connection::open(&path).expect("open");
+        let changed = application.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1)");
+        changed.expect("create");
+        let looks = Cell::new(0);
+        let connect = || {
+            looks.set(looks.get() + 1);
+            // The files were looked at, and are about to be copied.
+            if looks.get() == 1 {
+                application
+                    .execute_batch("INSERT INTO t VALUES (2)")
+                    .expect("insert");
+            }
+            super::super::open::connect(
+                &path,
+                rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+                Duration::ZERO,
+            )
+        };
+
+        let copy = PrivateCopy::create(&path, directory.path(), &connect).expect("copy");
+
+        assert_eq!(looks.get(), 2);
+        assert!(fs::read(copy.database()).expect("read") == fs::read(&path).expect("read"));
     }
 }

@@ -47,6 +47,7 @@ pub use tables::PageOf;
 pub use tables::visit_pages;
 pub use vacuum::vacuum_into;
 
+use crate::safeguard::Safeguard;
 use copy::PrivateCopy;
 use free::FreePages;
 use handle::Part;
@@ -131,7 +132,11 @@ impl Database {
     /// long as the patience lasts.
     pub fn open(path: &Path, patience: Duration) -> Result<Database, Refusal> {
         let path = locate(path)?;
-        let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience)?;
+        let access = match Safeguard::NeverCheckpointed.holds() {
+            true => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            false => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+        let connection = connect(&path, access, patience)?;
         Ok(Database::new(
             connection,
             path.clone(),
@@ -186,7 +191,7 @@ impl Database {
                 why: Obstacle::NoSharedMemory,
             });
         }
-        if self.copy.is_none() && self.has_orphaned_log() {
+        if self.copy.is_none() && self.has_orphaned_log() && Safeguard::OrphanedLogLeft.holds() {
             return Err(Refusal::NeedsCopy {
                 why: Obstacle::OrphanedLog,
             });
@@ -254,7 +259,8 @@ impl Database {
             return Err(not_held());
         };
         if !held.is_prepared {
-            if let Some(mark) = held.mark.filter(|mark| 0 < mark.frames) {
+            let has_frames = |mark: &Mark| 0 < mark.frames && Safeguard::LogRead.holds();
+            if let Some(mark) = held.mark.filter(has_frames) {
                 held.overlay = Overlay::read(&self.connection, mark, self.patience)?;
             }
             held.is_prepared = true;
@@ -345,7 +351,11 @@ impl Database {
         // The pragma reads one number from the header. It is enough to begin the transaction, and
         // does not depend on a schema that this library understands.
         self.connection
-            .execute_batch("BEGIN")
+            .execute_batch(if Safeguard::StateHeld.holds() {
+                "BEGIN"
+            } else {
+                ""
+            })
             .and_then(|()| {
                 self.connection
                     .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))

@@ -2,6 +2,7 @@
 //! it would drop the locks that this process holds.
 
 use super::Refusal;
+use crate::safeguard::Safeguard;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
@@ -37,7 +38,7 @@ pub(super) fn locate(path: &Path) -> Result<PathBuf, Refusal> {
 /// pipe, and wait.
 pub(super) fn check_sidecars(path: &Path) -> Result<(), Refusal> {
     for suffix in ["-wal", "-journal"] {
-        if is_no_file(&sidecar(path, suffix)) {
+        if is_no_file(&sidecar(path, suffix)) && Safeguard::LogIsFile.holds() {
             return Err(Refusal::Unreadable {
                 reason: format!("its {suffix} file is no regular file"),
             });
@@ -63,7 +64,8 @@ pub(super) fn connect(
         connection.busy_timeout(patience)?;
         // The last connection that closes copies the log back and deletes it. With a descriptor
         // that cannot write it would fail to, but it should not even try.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let is_kept = Safeguard::NeverCheckpointed.holds();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_kept)?;
         // A mapped file that somebody truncates would end the process.
         connection.execute_batch("PRAGMA mmap_size=0")?;
         Ok(connection)

@@ -13,6 +13,7 @@ use super::handle::Found;
 use super::handle::INDEX_BYTES;
 use super::handle::Part;
 use super::header::is_page_size;
+use crate::safeguard::Safeguard;
 use rusqlite::Connection;
 use std::thread;
 use std::time::Duration;
@@ -123,7 +124,8 @@ impl Overlay {
             let at = offset(mark.page_bytes, number);
             let found = handle::read(connection, Part::Log, &mut header, at)
                 .map_err(|code| Refusal::from_code(code, patience))?;
-            if found != Found::All || header[8..16] != mark.salts {
+            let is_ours = header[8..16] == mark.salts || !Safeguard::FrameSalts.holds();
+            if found != Found::All || !is_ours {
                 return missing_frames(connection, mark, patience);
             }
             let page = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
@@ -175,7 +177,8 @@ impl Overlay {
         }
         // Order: the salts are read after the frames. They change before any frame is written
         // over, so salts that are the same prove that the frames were whole.
-        Ok(self.frames.is_empty() || !began_anew(connection, self.mark, patience)?)
+        let is_sure = self.frames.is_empty() || !Safeguard::SaltsAgain.holds();
+        Ok(is_sure || !began_anew(connection, self.mark, patience)?)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ops::backup::Holder;
 use crate::ops::backup::databases::read_sled;
 use crate::ops::backup::source::Source;
+use crate::safeguard::Safeguard;
 use crate::source;
 use crate::source::files::Kind;
 use crate::source::files::Problem;
@@ -40,6 +41,9 @@ pub(in crate::ops) enum Sniffed {
 /// Returns whether a file of this length that begins so belongs to a database, so that it must not
 /// be read like any other file.
 pub(in crate::ops::backup) fn is_database(path: &[u8], size_bytes: u64, first: &[u8]) -> bool {
+    if !Safeguard::DatabaseTold.holds() {
+        return false;
+    }
     let is_whole = size_bytes > 0 && size_bytes.is_multiple_of(SECTOR_BYTES);
     let is_log = path.ends_with(b"-wal") || path.ends_with(b"-journal");
     if read_sled::is_mark(path, size_bytes, first) {

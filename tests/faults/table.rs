@@ -1,0 +1,528 @@
+//! Which test misses which safeguard, in the order of `src/safeguard.rs`.
+
+/// The binary a test is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tests {
+    /// The integration tests.
+    Main,
+    /// The unit tests.
+    Unit,
+    /// No test misses it yet.
+    Nobody,
+}
+
+/// A safeguard and a test that fails without it.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) safeguard: &'static str,
+    pub(super) tests: Tests,
+    pub(super) test: &'static str,
+}
+
+impl Row {
+    /// Returns how the documents show the test.
+    pub(super) fn notices(&self) -> String {
+        match self.tests {
+            Tests::Nobody => "nothing yet".to_string(),
+            _ => format!("`{}`", self.test),
+        }
+    }
+
+    /// Whether it is run whenever the feature is on: tests of less than a second.
+    #[cfg(feature = "faults")]
+    pub(super) fn is_quick(&self) -> bool {
+        QUICK.contains(&self.safeguard)
+    }
+}
+
+#[cfg(feature = "faults")]
+const QUICK: [&str; 12] = [
+    "ContentSync",
+    "NameSync",
+    "PutNeverReplaces",
+    "FreshSalt",
+    "IdChecked",
+    "SyncFailureHeeded",
+    "OrphansOld",
+    "HeldStays",
+    "PlainPaths",
+    "PathsChecked",
+    "EndHoleKept",
+    "RollbackNoticed",
+];
+
+const fn main(safeguard: &'static str, test: &'static str) -> Row {
+    Row {
+        safeguard,
+        tests: Tests::Main,
+        test,
+    }
+}
+
+const fn unit(safeguard: &'static str, test: &'static str) -> Row {
+    Row {
+        safeguard,
+        tests: Tests::Unit,
+        test,
+    }
+}
+
+const fn nobody(safeguard: &'static str) -> Row {
+    Row {
+        safeguard,
+        tests: Tests::Nobody,
+        test: "",
+    }
+}
+
+pub(super) const ROWS: &[Row] = &[
+    main(
+        "ContentSync",
+        "crash::put_new_survives_power_loss_at_every_operation",
+    ),
+    main(
+        "SyncFailureHeeded",
+        "crash::an_error_at_any_operation_leaves_no_temp_and_a_put_that_can_be_repeated",
+    ),
+    main(
+        "NameSync",
+        "crash::put_new_survives_power_loss_at_every_operation",
+    ),
+    main(
+        "TakenNameSync",
+        "crash::put_new_survives_power_loss_at_every_operation",
+    ),
+    main(
+        "ParentSync",
+        "crash::created_directories_are_durable_or_the_creation_fails",
+    ),
+    main(
+        "FolderSync",
+        "crash::created_directories_are_durable_or_the_creation_fails",
+    ),
+    main(
+        "StoreSync",
+        "faults::gaps::what_a_killed_writer_left_is_durable_once_somebody_synced_it",
+    ),
+    main(
+        "JournalSync",
+        "faults::order::a_restore_in_place_is_in_the_order_that_survives_power_loss",
+    ),
+    main(
+        "JournalNameSync",
+        "crash::replace_leaves_the_old_or_the_new_content",
+    ),
+    main(
+        "JournalGoneSync",
+        "faults::order::a_restore_in_place_is_in_the_order_that_survives_power_loss",
+    ),
+    main(
+        "StagedSync",
+        "faults::order::a_restore_in_place_is_in_the_order_that_survives_power_loss",
+    ),
+    main(
+        "LogsGoneSync",
+        "faults::order::a_restore_in_place_is_in_the_order_that_survives_power_loss",
+    ),
+    main(
+        "PublishedSync",
+        "faults::order::a_restore_in_place_is_in_the_order_that_survives_power_loss",
+    ),
+    main(
+        "TakenBackSync",
+        "faults::order::a_restore_in_place_that_fails_is_taken_back_and_in_order",
+    ),
+    main(
+        "TakenBackLogsSync",
+        "faults::order::a_restore_in_place_that_fails_is_taken_back_and_in_order",
+    ),
+    main(
+        "RestoredSync",
+        "faults::order::what_is_restored_is_durable_before_success",
+    ),
+    main(
+        "UnpackedSync",
+        "faults::order::what_is_restored_is_durable_before_success",
+    ),
+    main(
+        "OutputSync",
+        "faults::order::an_export_is_durable_before_its_name_and_with_its_name_before_success",
+    ),
+    main(
+        "OutputNameSync",
+        "faults::order::an_export_is_durable_before_its_name_and_with_its_name_before_success",
+    ),
+    main(
+        "KeysBeforeConfig",
+        "faults::gaps::a_creation_that_is_cut_off_anywhere_leaves_no_repository_without_a_key",
+    ),
+    main(
+        "NewKeysFirst",
+        "faults::gaps::a_rotation_of_keys_that_is_cut_off_anywhere_locks_nobody_out",
+    ),
+    main(
+        "DropBeforeDelete",
+        "faults::gaps::a_prune_that_fails_anywhere_leaves_every_listed_snapshot_whole",
+    ),
+    main(
+        "PutNeverReplaces",
+        "contract::dir_store_on_a_simulated_disk_keeps_the_contract",
+    ),
+    unit(
+        "OnePlace",
+        "store::dir::tests::every_path_to_a_directory_is_one_location",
+    ),
+    main(
+        "PutFailureHeeded",
+        "backup::a_store_error_at_any_call_is_an_error_or_leaves_a_whole_snapshot",
+    ),
+    main(
+        "ObjectsPrivate",
+        "cli::init_leaves_a_key_file_and_a_kit_that_only_the_owner_reads",
+    ),
+    unit(
+        "KindBound",
+        "format::container::tests::any_change_of_an_object_is_refused",
+    ),
+    unit(
+        "NonceCounts",
+        "format::container::tests::segments_cannot_be_dropped_swapped_or_appended",
+    ),
+    main(
+        "FreshSalt",
+        "faults::gaps::no_two_objects_are_sealed_with_one_salt",
+    ),
+    main(
+        "TagChecked",
+        "check::any_harm_to_any_pack_is_detected_and_attributed",
+    ),
+    unit(
+        "TableAddsUp",
+        "format::pack::tests::records_that_do_not_add_up_to_the_pack_are_refused",
+    ),
+    unit(
+        "RowsPossible",
+        "format::pack::tests::impossible_rows_are_refused",
+    ),
+    main(
+        "DamagedSlotPassed",
+        "matrix::any_harm_to_any_object_is_found_and_loses_nothing_else",
+    ),
+    main(
+        "LastKeyStays",
+        "cli::removing_and_rotating_keys_must_be_confirmed",
+    ),
+    main(
+        "PlainRefusesKey",
+        "faults::gaps::a_plain_repository_is_refused_to_whoever_has_a_key",
+    ),
+    main(
+        "RollbackNoticed",
+        "log_disk::a_repository_set_back_to_an_older_state_is_reported",
+    ),
+    main(
+        "ReserveSpent",
+        "prune::on_a_full_disk_the_reserve_goes_first_and_comes_back",
+    ),
+    main(
+        "EncodedCompared",
+        "faults::pairs::a_bit_that_flips_while_encoding_ends_the_backup",
+    ),
+    main(
+        "EncoderSound",
+        "restore::a_backup_restores_and_checks_clean",
+    ),
+    main(
+        "IdChecked",
+        "decoders::a_chunk_is_not_taken_for_one_of_another_kind",
+    ),
+    main(
+        "IndexFollowsLog",
+        "faults::gaps::what_another_machine_dropped_is_stored_again_and_not_leaned_on",
+    ),
+    main(
+        "IndexFinds",
+        "backup::every_snapshot_of_random_histories_reads_back_as_it_was",
+    ),
+    main(
+        "ChainLookedUp",
+        "repair::any_damage_to_any_pack_is_found_marked_and_healed_by_the_next_backup",
+    ),
+    nobody("ParentDistrusted"),
+    main(
+        "DamageRetried",
+        "hostile::a_damaged_tree_node_is_stored_again",
+    ),
+    main(
+        "ChangeNoticed",
+        "faults::gaps::a_file_that_changes_while_it_is_read_is_told",
+    ),
+    main(
+        "RacyRead",
+        "faults::gaps::a_file_that_could_have_changed_unseen_is_read",
+    ),
+    main(
+        "ChangeTimeCompared",
+        "faults::gaps::a_file_whose_time_was_put_back_is_read",
+    ),
+    main(
+        "RacyDatabaseRead",
+        "faults::gaps::a_database_that_could_have_changed_unseen_is_read",
+    ),
+    main(
+        "LogsCompared",
+        "gate::a_sqlite_database_is_read_again_after_a_change_of_any_kind_and_only_then",
+    ),
+    main(
+        "DatabaseTold",
+        "faults::gaps::a_database_that_came_since_the_last_backup_is_captured_as_one",
+    ),
+    main(
+        "PartialSaid",
+        "patterns::what_is_named_and_absent_or_no_database_makes_the_snapshot_partial",
+    ),
+    main(
+        "AbsenceTold",
+        "patterns::what_is_named_and_absent_or_no_database_makes_the_snapshot_partial",
+    ),
+    main(
+        "SecretsApart",
+        "backup::secrets_lie_in_bundles_of_their_own_without_bases",
+    ),
+    main(
+        "LogRead",
+        "quiesced::a_log_that_a_killed_writer_left_is_restored_into_its_database",
+    ),
+    nobody("FrameSalts"),
+    unit(
+        "SaltsAgain",
+        "source::sqlite::tests::image::log_that_begins_anew_while_the_file_is_read_does_no_harm",
+    ),
+    unit(
+        "StateHeld",
+        "source::sqlite::tests::refusals::held_state_keeps_commits_out_without_a_log",
+    ),
+    main(
+        "NeverCheckpointed",
+        "footprint::a_backup_of_a_live_database_writes_and_locks_nothing_of_it",
+    ),
+    unit(
+        "CopyUnchanged",
+        "source::sqlite::copy::tests::a_copy_of_what_changed_meanwhile_does_not_count",
+    ),
+    unit(
+        "CopyPrivate",
+        "source::sqlite::tests::refusals::torn_database_is_recovered_on_a_copy_only",
+    ),
+    unit(
+        "SuperJournalRead",
+        "source::sqlite::tests::refusals::journal_of_many_files_counts_while_its_super_journal_is_there",
+    ),
+    unit(
+        "OrphanedLogLeft",
+        "source::sqlite::tests::refusals::log_of_an_empty_file_is_not_deleted",
+    ),
+    unit(
+        "LogIsFile",
+        "source::sqlite::tests::refusals::sidecar_that_is_no_file_is_not_opened",
+    ),
+    main("CaptureChecked", "awkward::damage_that_stays_is_said_again"),
+    unit(
+        "PageChecked",
+        "source::redb::tests::cases::damage_is_refused_or_does_not_matter",
+    ),
+    unit(
+        "SavepointsRead",
+        "source::redb::tests::cases::savepoints_can_be_restored_from_an_image",
+    ),
+    unit(
+        "SpoolProved",
+        "source::redb::tests::cases::a_damaged_spool_is_noticed",
+    ),
+    unit(
+        "MarkComplete",
+        "ops::prune::tests::a_chunk_without_a_record_that_decodes_stops_the_mark",
+    ),
+    main(
+        "UnreadableStays",
+        "faults::gaps::a_pack_whose_table_cannot_be_read_is_not_dropped",
+    ),
+    main(
+        "BasesKept",
+        "prune::prune_keeps_what_it_says_and_gives_back_the_rest",
+    ),
+    main(
+        "ProvedFirst",
+        "faults::pairs::a_prune_that_would_lose_a_base_deletes_nothing",
+    ),
+    main(
+        "RewriteReadBack",
+        "faults::gaps::a_store_that_spoils_what_a_prune_rewrites_costs_nothing",
+    ),
+    main(
+        "SweepOnlyDropped",
+        "prune::orphans_go_after_two_days_and_not_before",
+    ),
+    unit(
+        "GoneAskedFor",
+        "repo::log::collect::tests::a_dropped_pack_that_a_listing_lacks_is_gone_only_if_it_is_not_there",
+    ),
+    main(
+        "OrphansOld",
+        "prune::orphans_go_after_two_days_and_not_before",
+    ),
+    main(
+        "AgreedOnly",
+        "prune::what_somebody_holds_meanwhile_stays_and_what_nobody_agreed_to_stays_too",
+    ),
+    main(
+        "HeldStays",
+        "prune::forgetting_what_is_held_or_is_not_there_is_refused",
+    ),
+    unit(
+        "FutureStays",
+        "ops::keep::tests::a_snapshot_of_the_future_takes_no_slot",
+    ),
+    unit(
+        "BackdatedStays",
+        "ops::keep::tests::a_clock_that_jumps_back_a_year_keeps_what_was_made_before_and_what_is_made_then",
+    ),
+    unit(
+        "ZoneDays",
+        "ops::keep::tests::days_and_hours_are_those_of_the_zone",
+    ),
+    unit(
+        "NewestStays",
+        "ops::keep::tests::what_must_never_go_stays_under_any_policy",
+    ),
+    unit(
+        "PartialCountsNot",
+        "ops::keep::tests::partial_snapshots_never_take_the_place_of_complete_ones",
+    ),
+    unit(
+        "ProvenStays",
+        "ops::keep::tests::what_must_never_go_stays_under_any_policy",
+    ),
+    unit(
+        "SafetyStays",
+        "ops::keep::tests::what_must_never_go_stays_under_any_policy",
+    ),
+    unit(
+        "TypoRefused",
+        "ops::keep::tests::a_misspelt_tag_does_not_empty_a_series",
+    ),
+    main(
+        "LinksRefused",
+        "jail::symlinks_on_the_way_are_refused_whoever_planted_them",
+    ),
+    main(
+        "PathsChecked",
+        "jail::paths_that_lead_upward_or_nowhere_are_refused_by_name",
+    ),
+    main(
+        "NewFilesPrivate",
+        "faults::order::a_restored_file_is_never_more_readable_than_it_will_be",
+    ),
+    main(
+        "NarrowFirst",
+        "faults::order::a_restored_file_is_never_more_readable_than_it_will_be",
+    ),
+    main(
+        "StaleLogsGo",
+        "sidecars::a_log_of_the_database_before_does_not_reach_the_restored_one",
+    ),
+    main(
+        "FailureTold",
+        "restore::damage_in_one_chunk_loses_only_the_files_that_need_it",
+    ),
+    main(
+        "EndHoleKept",
+        "jail::what_is_written_can_be_read_back_whole",
+    ),
+    main(
+        "UseRefused",
+        "in_place::while_the_application_has_a_database_open_nothing_happens",
+    ),
+    main(
+        "SafetyTaken",
+        "in_place::in_place_goes_back_and_undo_forth_again",
+    ),
+    main(
+        "SavedCompared",
+        "faults::gaps::what_changed_since_it_was_saved_is_not_replaced",
+    ),
+    main(
+        "StagedChecked",
+        "faults::gaps::a_database_that_is_not_sound_takes_the_place_of_none",
+    ),
+    main(
+        "ReplacedKept",
+        "faults::order::a_restore_in_place_that_fails_is_taken_back_and_in_order",
+    ),
+    main("PlainPaths", "import::hostile_archives_are_refused_whole"),
+    main(
+        "BelowDirectories",
+        "import::hostile_archives_are_refused_whole",
+    ),
+    main("PathsOnce", "import::hostile_archives_are_refused_whole"),
+    main(
+        "DevicesRefused",
+        "import::hostile_archives_are_refused_whole",
+    ),
+    main(
+        "HardLinksInside",
+        "import::hostile_archives_are_refused_whole",
+    ),
+    main(
+        "SymlinksInside",
+        "import::hostile_archives_are_refused_whole",
+    ),
+    main(
+        "MembersBounded",
+        "import::bombs_are_refused_before_they_go_off",
+    ),
+    main(
+        "BytesBounded",
+        "import::a_gigabyte_of_zeroes_is_taken_for_a_bomb_unless_somebody_says_otherwise",
+    ),
+    main(
+        "ManifestTrue",
+        "import::sums_and_manifests_must_be_true_unless_nobody_wants_to_know",
+    ),
+    main(
+        "SumTrue",
+        "import::sums_and_manifests_must_be_true_unless_nobody_wants_to_know",
+    ),
+    main(
+        "ExtendedSize",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "ExtendedOnce",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "GlobalHeadersRefused",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "TarEnds",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "ZipHeadersAgree",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "ZipMembersApart",
+        "hostile_archives::archives_that_mean_harm_do_none",
+    ),
+    main(
+        "OutputPrivate",
+        "export::an_archive_with_secrets_is_readable_by_its_owner_alone_and_never_replaced",
+    ),
+    main(
+        "OutputReplacesNothing",
+        "export::an_archive_with_secrets_is_readable_by_its_owner_alone_and_never_replaced",
+    ),
+];
