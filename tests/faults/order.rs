@@ -239,6 +239,7 @@ fn a_restore_in_place_that_fails_is_taken_back_and_in_order() {
     let mut taken_back = 0;
     for number in 2..=6 {
         let place = spoiled();
+        let before = crate::support::model_of(&place.path("app"));
         let id = place.snapshots()[0]["id"].as_str().unwrap().to_string();
         let args = ["restore", &id, "--in-place", "--delete", "--confirm"];
         let inject = format!("inject=renameat:error=EIO:when={number}");
@@ -250,6 +251,8 @@ fn a_restore_in_place_that_fails_is_taken_back_and_in_order() {
         if code == 0 {
             continue;
         }
+        let after = crate::support::model_of(&place.path("app"));
+        assert_eq!(before, after, "renameat {number}:\n{}", calls.text());
         let old = format!("{STAGE}/old");
         let back = ["renameat(", &format!("{old}/data>"), "\"app.db\", "];
         let Some(database) = calls.find(0, &back) else {

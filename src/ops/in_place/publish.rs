@@ -105,6 +105,9 @@ pub(super) fn take_back(jail: &Jail, stage: &Stage, journal: &mut Journal) -> Re
 fn give_back(jail: &Jail, path: &[u8]) -> Result<()> {
     let kept = below(OLD, path);
     match exists(jail, &kept)? {
+        // It was made for what is kept in it. The directory itself never went: in its place, this
+        // one would have neither its mode nor its owner.
+        Some(stat) if stat.is_dir() => Ok(()),
         Some(_) => jail.move_over(&kept, path),
         None => Ok(()),
     }
