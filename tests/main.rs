@@ -23,6 +23,7 @@ mod decoders;
 mod demo;
 mod diff;
 mod diff_sqlite;
+mod doctor;
 mod documents;
 mod drill;
 mod embed;

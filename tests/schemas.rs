@@ -340,6 +340,7 @@ fn change(world: &World, number: u32) {
 /// What is run, in order. `=` changes the application. `-c sk.toml -p app` is written `@`.
 const RUNS: &str = "\
 list
+doctor
 init -n
 init
 init
@@ -422,6 +423,9 @@ profile detect app
 profile example homecore
 -c sk.toml config check
 -c bad.toml config check
+doctor
+-c sk.toml doctor
+-c bad.toml doctor
 -c sk.toml config show --origin
 -c sk.toml config path
 config schema
@@ -461,6 +465,11 @@ fn what_every_command_writes_for_programs_is_what_its_schema_says() {
         missed.is_empty(),
         "nothing is known of the JSON of {missed:?}"
     );
+    // Each tells a wrong option as JSON, wherever it stands in the tree.
+    for name in &all {
+        world.run(&format!("{name} --no-such-option"));
+    }
+    assert!(world.wrong.is_empty(), "{}", world.wrong.join("\n"));
     assert!(WITHOUT.iter().all(|name| world.commands.contains(*name)));
     // `demo` has its own; a progress line takes half a second to come.
     let rare = ["backup", "restore", "summary-demo", "progress", "warning"];

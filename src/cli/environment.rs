@@ -37,6 +37,8 @@ pub(super) struct Environment {
     pub cache_dir: Option<PathBuf>,
     /// Where short-lived files may be put.
     pub temp_dir: PathBuf,
+    /// Where programs are looked for.
+    pub search: Vec<PathBuf>,
     /// Whether colour is unwanted.
     pub no_color: bool,
     /// Whether the terminal can do no more than print.
@@ -84,6 +86,8 @@ impl Environment {
             temp_dir: (get("TMPDIR").map(PathBuf::from))
                 .filter(|dir| dir.is_absolute())
                 .unwrap_or_else(|| PathBuf::from("/tmp")),
+            search: get("PATH")
+                .map_or_else(Vec::new, |path| std::env::split_paths(&path).collect()),
             no_color: get("NO_COLOR").is_some_and(|value| !value.is_empty()),
             is_dumb_terminal: get("TERM").as_deref() == Some(OsStr::new("dumb")),
         })

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod demo;
 pub mod detect;
 pub mod diff;
+pub mod doctor;
 pub mod drill;
 pub mod export;
 pub mod find;

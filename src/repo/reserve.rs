@@ -28,6 +28,11 @@ pub fn ensure(cx: &Context, store: &dyn Store) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether the reserve is there.
+pub fn is_there(store: &dyn Store) -> Result<bool> {
+    Ok(store.stored_bytes(&key())?.is_some())
+}
+
 /// Gives the reserve up; returns whether there was one.
 pub fn spend(store: &dyn Store) -> Result<bool> {
     if store.stored_bytes(&key())?.is_none() || !Safeguard::ReserveSpent.holds() {

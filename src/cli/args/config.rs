@@ -16,12 +16,25 @@ pub(in crate::cli) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ConfigCommand {
     /// Test everything in it: keys, paths, permissions, repositories
+    #[command(before_long_help = "\
+Examples:
+  statekeep config check
+  statekeep config check -c ./new.toml     before it is used")]
     Check,
     /// Show the values that count, after flags, environment, file and defaults
+    #[command(before_long_help = "\
+Example:
+  statekeep config show --origin")]
     Show(ConfigShowArgs),
     /// Print which file is used, or where one would be looked for
+    #[command(before_long_help = "\
+Example:
+  $EDITOR $(statekeep config path)")]
     Path,
     /// Print a JSON schema of the file, for editors
+    #[command(before_long_help = "\
+Example:
+  statekeep config schema > statekeep.schema.json")]
     Schema,
 }
 
@@ -44,8 +57,14 @@ pub(in crate::cli) struct ProfileArgs {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ProfileCommand {
     /// List the profiles of the configuration
+    #[command(before_long_help = "\
+Example:
+  statekeep profile list")]
     List,
     /// Show one profile in full
+    #[command(before_long_help = "\
+Example:
+  statekeep profile show homecore")]
     Show(ProfileShowArgs),
     /// Look into a directory and print a profile for it
     #[command(before_long_help = "\
@@ -55,6 +74,9 @@ Examples:
 It changes nothing. Databases are told by their content.")]
     Detect(ProfileDetectArgs),
     /// Print the profile of an application that is known
+    #[command(before_long_help = "\
+Example:
+  statekeep profile example homecore")]
     Example(ProfileExampleArgs),
 }
 

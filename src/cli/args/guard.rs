@@ -27,7 +27,14 @@ pub(in crate::cli) struct GuardArgs {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(in crate::cli) enum GuardCommand {
     /// Name the snapshot before the last migration, and what moved since
+    #[command(before_long_help = "\
+Example:
+  statekeep guard status -p chaos-cypher")]
     Status,
     /// Put back what was there before the last migration
+    #[command(before_long_help = "\
+Examples:
+  statekeep guard rollback                 show what would be put back, and ask
+  statekeep guard rollback --confirm")]
     Rollback,
 }

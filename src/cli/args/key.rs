@@ -16,21 +16,45 @@ pub(in crate::cli) struct KeyArgs {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeyCommand {
     /// List what opens the repository
+    #[command(before_long_help = "\
+Example:
+  statekeep key list")]
     List,
     /// Add a passphrase, or a key file
+    #[command(before_long_help = "\
+Examples:
+  statekeep key add --new-password-file ~/pass
+  statekeep key add --new-key-file /mnt/stick/backups.key --label stick")]
     Add(KeyAddArgs),
     /// Remove a key
+    #[command(before_long_help = "\
+Example:
+  statekeep key remove 1b0be2b18f806ac0    a name that `key list` tells")]
     Remove(KeyRemoveArgs),
     /// Replace the passphrase given by another
+    #[command(before_long_help = "\
+Example:
+  statekeep --password-file ~/old key change-password --new-password-file ~/new")]
     ChangePassword(NewPasswordArgs),
     /// Write the recovery kit again
+    #[command(before_long_help = "\
+Example:
+  statekeep key export -o /mnt/stick/kit.txt")]
     Export(KeyExportArgs),
     /// Test whether a key file or recovery kit opens the repository
+    #[command(before_long_help = "\
+Example:
+  statekeep key verify /mnt/stick/kit.txt")]
     Verify(KeyFileArgs),
     /// Keep a key file or recovery kit as this user's key file for the repository
+    #[command(before_long_help = "\
+Example:
+  statekeep -r /mnt/backups key import /mnt/stick/kit.txt")]
     Import(KeyFileArgs),
     /// Encrypt from now on with a new key, which only the keys given hold
     #[command(before_long_help = "\
+Example:
+  statekeep key rotate                     asks first
 What is stored stays readable with the keys that remain. All other keys are removed: those of
 the key file and passphrase used for this command stay.")]
     Rotate,

@@ -150,7 +150,7 @@ pub(super) struct Global {
     /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Print more
+    /// Print more, and on standard error what was decided and why
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// How to show progress
@@ -208,9 +208,19 @@ Examples:
   statekeep status --metrics FILE          and write a file for Prometheus")]
     Status(StatusArgs),
     /// List snapshots
-    #[command(alias = "snapshots")]
+    #[command(
+        alias = "snapshots",
+        before_long_help = "\
+Examples:
+  statekeep list
+  statekeep list -p homecore
+  statekeep list --json                    one document, for programs"
+    )]
     List(ListArgs),
     /// Show one snapshot in full
+    #[command(before_long_help = "\
+Example:
+  statekeep show latest")]
     Show(ShowArgs),
     /// Put a snapshot or an archive, or part of it, into a directory
     #[command(before_long_help = "\
@@ -222,6 +232,10 @@ Examples:
   statekeep restore backup.tar.gz --to ./app       an archive, without any repository")]
     Restore(RestoreArgs),
     /// Put back what the last restore in place replaced
+    #[command(before_long_help = "\
+Examples:
+  statekeep undo                           show what would be put back, and ask
+  statekeep undo -p homecore --confirm")]
     Undo(UndoArgs),
     /// Write a snapshot into an archive that other programs read
     #[command(before_long_help = "\
@@ -293,6 +307,10 @@ Examples:
   statekeep hold --release 7c41e2")]
     Hold(HoldArgs),
     /// Give back space that no snapshot needs
+    #[command(before_long_help = "\
+Examples:
+  statekeep gc -n                          how much there is to give back
+  statekeep gc --confirm")]
     Gc(GcArgs),
     /// Copy snapshots to another repository: only what is missing there, every byte verified
     #[command(before_long_help = "\
@@ -349,8 +367,16 @@ Examples:
   statekeep init /mnt/backups --plain                      not encrypted at all")]
     Init(InitArgs),
     /// The keys that open the repository
+    #[command(before_long_help = "\
+Examples:
+  statekeep key list
+  statekeep key add --new-password-file ~/pass
+  statekeep key export -o ~/kit.txt         the recovery kit again")]
     Key(KeyArgs),
     /// The repository itself
+    #[command(before_long_help = "\
+Example:
+  statekeep -r /mnt/backups repo info")]
     Repo(RepoArgs),
     /// Applications: what belongs to each
     #[command(before_long_help = "\
@@ -365,6 +391,13 @@ Examples:
   statekeep config check                  is everything in it right?
   statekeep config show --origin          which values count, and who says so")]
     Config(ConfigArgs),
+    /// What is wrong with the setup, and what to type: changes nothing
+    #[command(before_long_help = "\
+Examples:
+  statekeep doctor                         all profiles and their repositories
+  statekeep -r /mnt/backups doctor         one repository
+  statekeep doctor --json                  one document; exit 0 also with warnings")]
+    Doctor,
     /// Show backups of a sample application that writes meanwhile, and their restore
     #[command(before_long_help = "\
 Examples:
@@ -375,8 +408,16 @@ Examples:
     #[command(hide = true)]
     DemoApplication(DemoApplicationArgs),
     /// Print shell completions
+    #[command(before_long_help = "\
+Examples:
+  statekeep completions bash > ~/.local/share/bash-completion/completions/statekeep
+  statekeep completions zsh > ~/.zfunc/_statekeep
+  statekeep completions fish > ~/.config/fish/completions/statekeep.fish")]
     Completions(CompletionsArgs),
     /// Print the manual page
+    #[command(before_long_help = "\
+Example:
+  statekeep man > ~/.local/share/man/man1/statekeep.1")]
     Man,
     /// Print the version
     Version,

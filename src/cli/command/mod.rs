@@ -8,6 +8,7 @@ mod config;
 mod copy;
 mod demo;
 mod diff;
+mod doctor;
 mod drill;
 mod export;
 mod files;
@@ -82,6 +83,7 @@ pub(super) fn run(session: &Session, command: Command) -> Outcome<u8> {
         Command::Repo(_) => repo::info(session),
         Command::Profile(args) => profile::run(session, &args.command),
         Command::Config(args) => config::run(session, &args.command),
+        Command::Doctor => doctor::run(session),
         Command::Demo(args) => demo::run(session, &args),
         Command::DemoApplication(args) => demo::application(session, &args),
         Command::Completions(args) => meta::completions(session, &args),

@@ -44,14 +44,16 @@ struct CheckBody {
 
 /// Something a test of the configuration found.
 #[derive(Serialize)]
-struct Problem {
+pub(in crate::cli::command) struct Problem {
     /// `error` if a backup or restore would fail, else `warning`.
-    level: &'static str,
+    pub level: &'static str,
     /// The profile or repository.
-    at: String,
-    message: String,
+    pub at: String,
+    /// What is wrong.
+    pub message: String,
+    /// What helps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// Tests what no reading of the file alone can tell.
@@ -73,15 +75,11 @@ pub(super) fn run(session: &Session) -> Outcome<u8> {
         }
         Err(faults) => return Err(failure_of(&faults)),
     };
-    let mut problems = file_problems(&place.file);
+    let mut problems = Vec::new();
     for repo in config.repos.values() {
         repo_problems(repo, &mut problems);
     }
-    for profile in config.profiles.values() {
-        session.cx.check()?;
-        profile_problems(&config, profile, &mut problems);
-        nested_problems(&config, profile, &mut problems);
-    }
+    problems.extend(problems_beside_repos(session, &place.file, &config)?);
     let exit = match problems.iter().map(|problem| problem.level).max() {
         None => DONE,
         Some("warning") if problems.iter().all(|p| p.level == "warning") => WARNINGS,
@@ -126,6 +124,21 @@ pub(super) fn run(session: &Session) -> Outcome<u8> {
     Ok(exit)
 }
 
+/// Tests the file and its profiles, and no repository.
+pub(in crate::cli::command) fn problems_beside_repos(
+    session: &Session,
+    file: &Path,
+    config: &Config,
+) -> Outcome<Vec<Problem>> {
+    let mut problems = file_problems(file);
+    for profile in config.profiles.values() {
+        session.cx.check()?;
+        profile_problems(config, profile, &mut problems);
+        nested_problems(config, profile, &mut problems);
+    }
+    Ok(problems)
+}
+
 /// Faults as a document, so that a program finds lines and hints apart.
 fn tell_faults(session: &Session, path: &Path, faults: Vec<Fault>) -> Outcome<u8> {
     let problems = faults.into_iter().map(|fault| Problem {
@@ -165,7 +178,7 @@ fn file_problems(path: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     if meta.mode() & 0o022 != 0 || !is_mine {
         let why = "others can write it, and the programs it names run as you";
-        let hint = Some(format!("chmod go-w {at}; chown it to yourself"));
+        let hint = Some(format!("chmod go-w {}", text::quote(path.as_os_str())));
         problems.push(Problem {
             hint,
             ..problem("warning", &at, why.to_string())

@@ -1,6 +1,6 @@
 //! `config`: the configuration file: where it is, what counts, whether it is right.
 
-mod check;
+pub(super) mod check;
 
 use crate::cli::args::ConfigCommand;
 use crate::cli::args::ConfigShowArgs;

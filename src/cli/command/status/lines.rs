@@ -169,7 +169,8 @@ fn details(session: &Session, now: Timestamp, one: &SeriesStatus, lines: &mut Ve
     }
 }
 
-fn flag(one: &SeriesStatus) -> String {
+/// Returns the option that means the application, if it has a name.
+pub(in crate::cli::command) fn flag(one: &SeriesStatus) -> String {
     match one.name.profile.is_empty() {
         true => String::new(),
         false => format!(" -p {}", text::quote(one.name.profile.as_ref())),

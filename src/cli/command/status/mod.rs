@@ -1,7 +1,7 @@
 //! `status`: one screen that says whether everything is safe.
 
 mod json;
-mod lines;
+pub(super) mod lines;
 mod metrics;
 mod tell;
 
@@ -38,9 +38,11 @@ use std::path::Path;
 const UNREACHABLE: u8 = 17;
 
 /// A repository, what must be in it, and what is known of it.
-struct Place<'s> {
-    target: Target<'s>,
-    expected: Vec<&'s Profile>,
+pub(super) struct Place<'s> {
+    /// Which repository.
+    pub target: Target<'s>,
+    /// The profiles that must be in it.
+    pub expected: Vec<&'s Profile>,
     status: Outcome<RepoStatus>,
 }
 
@@ -70,7 +72,7 @@ struct Told<'s> {
 
 /// Whose status is meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Meant {
+pub(super) enum Meant {
     /// That of all profiles, in all repositories.
     Everything,
     /// That of what is named, if anything is.
@@ -181,7 +183,7 @@ fn looked_at(session: &Session, meant: Meant) -> Outcome<Vec<Place<'_>>> {
 }
 
 /// Returns the repositories that are meant, each with the profiles that must be in it.
-fn places(session: &Session, meant: Meant) -> Outcome<Vec<Place<'_>>> {
+pub(super) fn places(session: &Session, meant: Meant) -> Outcome<Vec<Place<'_>>> {
     let config = session.config()?;
     let mut places: Vec<Place<'_>> = Vec::new();
     for profile in config
