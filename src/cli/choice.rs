@@ -75,7 +75,12 @@ impl Session {
         if let Some(config) = self.config.get() {
             return Ok(config);
         }
-        let config = match self.config_place()? {
+        let place = self.config_place()?;
+        self.explain(|| match &place {
+            Some(place) => format!("configuration {}", place.file.display()),
+            None => "no configuration: no file is named, and there is none".to_string(),
+        });
+        let config = match place {
             None => Config::default(),
             Some(place) => read(&place)?.map_err(|faults| failure_of(&faults))?,
         };

@@ -8,6 +8,7 @@ mod choice;
 mod command;
 mod credentials;
 mod environment;
+mod explain;
 mod failure;
 mod json;
 mod memory;

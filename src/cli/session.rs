@@ -169,7 +169,10 @@ impl Session {
         };
         // Between the two reads somebody could have put another one there.
         match repo.config() == &config {
-            true => Ok((repo, opened)),
+            true => {
+                self.explain_opened(target, &opened);
+                Ok((repo, opened))
+            }
             false => Err(Error::corrupt("config", "it changed while it was read").into()),
         }
     }

@@ -186,6 +186,7 @@ fn worst(ends: &[Outcome<Done>]) -> u8 {
 fn back_up(session: &Session, repo: &Repo, options: &BackupOptions) -> Outcome<Done> {
     let report = backup::backup(&session.cx, repo, options)?;
     session.reporter.finish();
+    session.explain_backup(&report);
     for warning in &report.warnings {
         session
             .reporter

@@ -314,6 +314,13 @@ fn tell(
         output.json(&json::document("summary", summary))?;
         return Ok(());
     }
+    if output.is_quiet {
+        // Without the kit copied elsewhere a lost disk takes every backup with it.
+        return match places.filter(|_| !dry_run) {
+            Some(places) => Ok(output.line(format!("Recovery kit:  {}", places.kit.display()))?),
+            None => Ok(()),
+        };
+    }
     let place = text::safe(location);
     let Some(encryption) = encryption else {
         output.line(format!("Would make a repository at {place} (dry run)."))?;
