@@ -71,6 +71,7 @@ mod restore;
 mod scatter;
 mod schemas;
 mod security;
+mod shells;
 mod sidecars;
 mod sled;
 mod stats;

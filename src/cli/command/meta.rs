@@ -40,9 +40,21 @@ pub(super) fn completions(session: &Session, args: &CompletionsArgs) -> Outcome<
     };
     // The generator cannot report a failed write, so it gets memory.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "statekeep", &mut script);
+    clap_complete::generate(shell, &mut shown_command(), "statekeep", &mut script);
     session.output.raw(&script)?;
     Ok(DONE)
+}
+
+/// Returns the command line without the commands that are not for people: completions would offer
+/// them.
+fn shown_command() -> clap::Command {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|each| !each.is_hide_set());
+    clap::Command::new("statekeep")
+        .version(VERSION)
+        .disable_help_subcommand(true)
+        .args(all.get_arguments().cloned())
+        .subcommands(shown.cloned())
 }
 
 /// Prints the manual page, all commands in one.
