@@ -20,7 +20,7 @@ const WITHOUT: [&str; 3] = ["cat", "completions", "man"];
 const ELSEWHERE: [&str; 1] = ["demo"];
 
 /// The schemas by the names of their files.
-pub fn schemas() -> BTreeMap<String, Value> {
+pub(crate) fn schemas() -> BTreeMap<String, Value> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schema");
     let files = fs::read_dir(dir)
         .unwrap()
@@ -36,7 +36,7 @@ pub fn schemas() -> BTreeMap<String, Value> {
 }
 
 /// Returns the name of the schema for a line, and what is wrong with the line.
-pub fn judge(schemas: &BTreeMap<String, Value>, line: &Value) -> (String, Vec<String>) {
+pub(crate) fn judge(schemas: &BTreeMap<String, Value>, line: &Value) -> (String, Vec<String>) {
     let kind = line["type"].as_str().unwrap_or("");
     let name = match (kind, line["op"].as_str()) {
         ("summary", Some(op)) if op.starts_with("key-") => "summary-key".to_string(),
