@@ -349,7 +349,7 @@ fn what_this_user_may_not_read_or_write_is_told() {
         return;
     }
     let home = Home::new();
-    fs::set_permissions(home.path("the app/a.toml"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(home.path("the app/a.toml"), Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(home.path("it's a repo"), Permissions::from_mode(0o500)).unwrap();
 
     let document = home.doctor();
