@@ -4,8 +4,14 @@
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::ops::backup::BackupOptions;
+use crate::ops::backup::Source;
 use crate::ops::detect;
+use crate::source::files::Kind;
+use rustix::fs::Access;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What was found at and below a root.
@@ -40,7 +46,26 @@ pub fn look(cx: &Context, root: &Path) -> Result<Found> {
             found.opaque.push(database.path);
         }
     }
+    closed_files(cx, root, &mut found.unreadable)?;
     found.unreadable.sort();
     found.unreadable.dedup();
     Ok(found)
+}
+
+/// Adds the files that are listed and cannot be opened.
+fn closed_files(cx: &Context, root: &Path, unreadable: &mut Vec<String>) -> Result<()> {
+    let source = Source::open(&BackupOptions {
+        paths: vec![root.to_path_buf()],
+        one_file_system: true,
+        skip_cache_dirs: true,
+        ..BackupOptions::default()
+    })?;
+    for item in source.walk()?.flatten() {
+        cx.check()?;
+        let path = root.join(OsStr::from_bytes(&item.path));
+        if item.stat.kind == Kind::File && rustix::fs::access(&path, Access::READ_OK).is_err() {
+            unreadable.push(String::from_utf8_lossy(&item.path).into_owned());
+        }
+    }
+    Ok(())
 }
