@@ -337,7 +337,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     unit(
         "SpoolProved",
-        "source::redb::tests::cases::a_damaged_spool_is_noticed",
+        "source::redb::tests::cases::a_page_whose_place_was_taken_is_read_again",
     ),
     unit(
         "MarkComplete",
