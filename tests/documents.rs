@@ -344,6 +344,7 @@ A flag goes before the environment, and that before the configuration. One that 
 | `STATEKEEP_CACHE_DIR` | what makes the next run fast; else below `XDG_CACHE_HOME` or `~/.cache` |
 | `XDG_CONFIG_HOME`, `XDG_CACHE_HOME`, `HOME` | where keys and configuration are, and the cache |
 | `TMPDIR` | short-lived files |
+| `PATH` | where programs of hooks and commands are looked for |
 | `NO_COLOR`, `TERM` | no colour; `TERM=dumb`: no colour and no bars |
 ";
 
