@@ -98,7 +98,7 @@ fn mutate(root: &Path, random: &mut Seeded) {
         }
         7 => {
             let Some(path) = existing(random) else { return };
-            let mode = [0o600, 0o644, 0o755, 0o400][random.below(4) as usize];
+            let mode = [0o600, 0o644, 0o755, 0o604][random.below(4) as usize];
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
         8 => {

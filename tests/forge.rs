@@ -40,6 +40,8 @@ impl Tar {
         Tar {
             kind,
             link: link.to_vec(),
+            // A directory that its owner cannot enter is a case of its own.
+            mode: if kind == b'5' { 0o755 } else { 0o644 },
             content: Vec::new(),
             ..Tar::file(name)
         }

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ops::export::content::Contents;
 use crate::ops::export::content::Source;
+use crate::ops::scratch::remove_tree;
 use crate::source::private;
 use crate::source::sqlite;
 use std::fs;
@@ -34,7 +35,7 @@ impl PrivateDir {
 impl Drop for PrivateDir {
     fn drop(&mut self) {
         // What stays has a name that tells what it is, and the next backup removes it.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 
