@@ -178,7 +178,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
     main(
         "ObjectsPrivate",
-        "cli::init_leaves_a_key_file_and_a_kit_that_only_the_owner_reads",
+        "security::no_mode_is_wider_than_it_should_be_under_any_umask",
     ),
     unit(
         "KindBound",

@@ -5,6 +5,7 @@ use crate::cli::command::doctor::Finding;
 use crate::cli::command::status;
 use crate::cli::command::status::Place;
 use crate::cli::command::status::lines::flag;
+use crate::cli::command::status::lines::hint;
 use crate::cli::credentials;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
@@ -155,7 +156,11 @@ fn judged(
                 Problem::Unfinished => Finding::problem("unfinished", &name, words, 1)
                     .because("what is there is neither the old state nor the new one")
                     .hint(restore_again(session, one, expected)),
-                _ => Finding::warning("backup", &name, words).hint(session.command_hint("status")),
+                _ => {
+                    let next = hint(session, one, problem);
+                    let next = next.unwrap_or_else(|| session.command_hint("status"));
+                    Finding::warning("backup", &name, words).hint(next)
+                }
             });
         }
         if one.guard.is_some() {

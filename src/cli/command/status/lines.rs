@@ -177,7 +177,12 @@ pub(in crate::cli::command) fn flag(one: &SeriesStatus) -> String {
     }
 }
 
-fn hint(session: &Session, one: &SeriesStatus, problem: &Problem) -> Option<String> {
+/// Returns what to type about a problem, if that says more than another look.
+pub(in crate::cli::command) fn hint(
+    session: &Session,
+    one: &SeriesStatus,
+    problem: &Problem,
+) -> Option<String> {
     let flag = flag(one);
     let command = match problem {
         Problem::Damaged(..) => "check".to_string(),
