@@ -56,6 +56,8 @@ use std::path::PathBuf;
 
 /// Files beside a SQLite database that are part of it.
 const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+/// SQLite's name of a journal of journals ends with `-mj` and nine hexadecimal digits.
+const SUPER_JOURNAL_CHARS: usize = 12;
 /// What waits on the local disk at most, however much room there is.
 const SPOOL_BYTES_MAX: u64 = 64 << 30;
 /// Of what is free there, so much is left to others.
@@ -193,7 +195,19 @@ impl Databases {
 
     /// Whether this is part of a database that was captured, and no file.
     pub(super) fn hides(&self, path: &[u8]) -> bool {
-        self.hidden.contains(path) || self.directories.hides(path)
+        self.hidden.contains(path) || self.directories.hides(path) || self.hides_super_journal(path)
+    }
+
+    /// A transaction over several databases has a journal of journals, which comes and goes while
+    /// the application works. What it is needed for was done when the database was captured.
+    fn hides_super_journal(&self, path: &[u8]) -> bool {
+        let Some((database, end)) = path.split_last_chunk::<SUPER_JOURNAL_CHARS>() else {
+            return false;
+        };
+        let is_number = |digit: &u8| digit.is_ascii_digit() || (b'A'..=b'F').contains(digit);
+        end.starts_with(b"-mj")
+            && end[3..].iter().all(is_number)
+            && self.hidden.contains(&[database, b"-journal"].concat())
     }
 
     /// Whether this is a file of a database of several files that is taken for unchanged.
@@ -358,6 +372,25 @@ mod tests {
 
         assert!(others.iter().all(|name| room.path().join(name).is_dir()));
         assert!(!room.path().join(dead).exists());
+    }
+
+    #[test]
+    fn a_journal_of_journals_is_part_of_a_captured_database_only() {
+        let mut databases = Databases::default();
+        databases.hide_sidecars(b"d/app.db", &SIDECARS);
+        databases.hide_sidecars(b"d/plain.db", &["-shm"]);
+
+        assert!(databases.hides(b"d/app.db-mj8EC315963"));
+        for other in [
+            &b"d/plain.db-mj8EC315963"[..],
+            b"d/app.db-mj8EC31596",
+            b"d/app.db-mj8ec315963",
+            b"d/app.db-mj8EC3159630",
+            b"app.db-mj8EC315963",
+            b"-mj8EC315963",
+        ] {
+            assert!(!databases.hides(other), "{}", other.escape_ascii());
+        }
     }
 
     #[test]
