@@ -118,14 +118,19 @@ pub struct Junk {
     pub total_bytes: u64,
 }
 
-/// Looks into a directory.
-pub fn detect(cx: &Context, root: &Path) -> Result<Detected> {
-    let source = Source::open(&BackupOptions {
+/// Returns all that is in a directory, as a backup of it without a profile would see it.
+pub(super) fn whole(root: &Path) -> Result<Source> {
+    Source::open(&BackupOptions {
         paths: vec![root.to_path_buf()],
         one_file_system: true,
         skip_cache_dirs: true,
         ..BackupOptions::default()
-    })?;
+    })
+}
+
+/// Looks into a directory.
+pub fn detect(cx: &Context, root: &Path) -> Result<Detected> {
+    let source = whole(root)?;
     let finder = Finder::new(&source, &[]);
     let mut detected = Detected::default();
     let mut junk: BTreeMap<String, Junk> = BTreeMap::new();

@@ -102,6 +102,10 @@ pub(super) fn open_any(
                 config.repo.short()
             ),
             (_, 0) => format!("repository {} has no key slot", config.repo.short()),
+            (_, 1) => format!(
+                "the one key slot of {} does not open with it",
+                config.repo.short()
+            ),
             (_, slots) => {
                 format!(
                     "none of the {slots} key slots of {} opens with it",

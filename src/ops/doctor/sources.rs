@@ -4,8 +4,6 @@
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::ops::backup::BackupOptions;
-use crate::ops::backup::Source;
 use crate::ops::detect;
 use crate::source::files::Kind;
 use rustix::fs::Access;
@@ -54,12 +52,7 @@ pub fn look(cx: &Context, root: &Path) -> Result<Found> {
 
 /// Adds the files that are listed and cannot be opened.
 fn closed_files(cx: &Context, root: &Path, unreadable: &mut Vec<String>) -> Result<()> {
-    let source = Source::open(&BackupOptions {
-        paths: vec![root.to_path_buf()],
-        one_file_system: true,
-        skip_cache_dirs: true,
-        ..BackupOptions::default()
-    })?;
+    let source = detect::whole(root)?;
     for item in source.walk()?.flatten() {
         cx.check()?;
         let path = root.join(OsStr::from_bytes(&item.path));
